@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The drive's whole tree on this device: nodes, links, xattrs, manifests. Never waits for the
+ * network. Each mutation is one batch of the store: the tree change and its outbox entry.
+ *
+ * Threads: any. Mutations are serialized by one lock inside; reads take none and see the state
+ * between two mutations of the row they read.
+ *
+ * A mutation returns when its change is visible and queued, and survives the death of the
+ * process; tree_sync() makes it durable against power loss.
+ *
+ * Names are checked by the callers of the kernel (no '/', no NUL, not "." and ".."); the tree
+ * checks the length (-ENAMETOOLONG) and emptiness (-ENOENT) again.
+ *
+ * The file is split by story: tree.c (mutations), names.c (links and names of a node), xattr.c,
+ * content.c (tree_put_content()), readdir.c. replica.h is the side towards the server.
+ */
+#ifndef VARVE_TREE_H
+#define VARVE_TREE_H
+
+#include "chunk/manifest.h"
+#include "meta/cache.h"
+#include "meta/change_sink.h"
+#include "meta/store.h"
+
+struct tree;
+
+/* The device's name goes into conflict names. Takes no ownership. */
+struct tree_options {
+	struct store *store;
+	struct cache *cache;
+	const char *device_name;
+};
+
+/*
+ * Opens the tree of the store, which tree_format() has made once. Also finishes what a crash
+ * left half done.
+ */
+int tree_open(const struct tree_options *options, struct tree **ret, struct err *err) must_check;
+void tree_free(struct tree *t);
+/*
+ * Makes an empty store that of a drive on this device: root directory, device number, cursor 0.
+ * -EEXIST when it already is one.
+ */
+int tree_format(struct store *st, const char *drive_id, uint32_t device_number, struct err *err)
+	must_check;
+/* The drive id that tree_format() wrote, appended to *ret; 1, 0 when not formatted. */
+int tree_drive_id(struct store *st, struct buf *ret) must_check;
+
+void tree_set_sink(struct tree *t, struct change_sink sink);
+
+/* A node as stat(2) shows it. */
+struct node {
+	uint64_t id;
+	struct node_attr attr;
+	uint32_t nlink; /* of a directory: 2 and its subdirectories */
+	bool has_xattrs;
+};
+
+/* 1 found, 0 absent, -errno (-ENOTDIR when parent is no directory). */
+int tree_lookup(struct tree *t, uint64_t parent, struct slice name, struct node *ret) must_check;
+int tree_get(struct tree *t, uint64_t node, struct node *ret) must_check;
+/* The target, appended. -EINVAL when it is no symlink, -ENOENT. */
+int tree_readlink(struct tree *t, uint64_t node, struct buf *ret) must_check;
+/* The directory's parent (root: root itself). */
+int tree_parent(struct tree *t, uint64_t dir, uint64_t *ret) must_check;
+
+/*
+ * Calls visit for each name of the node: (parent, name). Stops when visit returns non-zero, and
+ * returns that.
+ */
+int tree_names(struct tree *t, uint64_t node,
+	int (*visit)(void *ctx, uint64_t parent, struct slice name), void *ctx) must_check;
+
+/* What a new node starts with. mode has the type; size, content and times are set by the tree. */
+struct node_init {
+	uint32_t mode;
+	uint32_t uid;
+	uint32_t gid;
+	uint64_t rdev;
+	struct slice target; /* symlinks */
+};
+
+/* -EEXIST, -ENOENT (parent gone), -ENOTDIR, -ENAMETOOLONG, -ENOSPC, -EIO. */
+int tree_create(struct tree *t, uint64_t parent, struct slice name, const struct node_init *init,
+	struct node *ret) must_check;
+
+/* What is left of a node after a name of it went; nlink 0: the node is no more. */
+struct victim {
+	bool any;
+	struct node node; /* as it was, with nlink as it is now */
+};
+
+/* -ENOENT, -EISDIR. */
+int tree_unlink(struct tree *t, uint64_t parent, struct slice name, struct victim *ret) must_check;
+/* -ENOENT, -ENOTDIR, -ENOTEMPTY. */
+int tree_rmdir(struct tree *t, uint64_t parent, struct slice name, struct victim *ret) must_check;
+/* flags as renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE. Errors as rename(2). */
+int tree_rename(struct tree *t, uint64_t parent, struct slice name, uint64_t new_parent,
+	struct slice new_name, unsigned flags, struct victim *ret) must_check;
+/* -EPERM for a directory, -EEXIST, -EMLINK. */
+int tree_link(struct tree *t, uint64_t node, uint64_t new_parent, struct slice new_name,
+	struct node *ret) must_check;
+/* mask: enum attr_mask. ctime is set to now unless the mask has it. */
+int tree_setattr(struct tree *t, uint64_t node, uint32_t mask, const struct node_attr *attr,
+	struct node *ret) must_check;
+
+/* Value appended. -ENODATA when absent. */
+int tree_getxattr(struct tree *t, uint64_t node, struct slice name, struct buf *ret) must_check;
+/* flags: XATTR_CREATE, XATTR_REPLACE. -EEXIST, -ENODATA, -ERANGE, -E2BIG, -ENOSPC. */
+int tree_setxattr(struct tree *t, uint64_t node, struct slice name, struct slice value, int flags)
+	must_check;
+int tree_removexattr(struct tree *t, uint64_t node, struct slice name) must_check;
+/* Names, each with a NUL behind, appended. */
+int tree_listxattr(struct tree *t, uint64_t node, struct buf *ret) must_check;
+
+/*
+ * An open directory: a walk over the names as they were when it was opened or last rewound. One
+ * thread at a time. "." and ".." are not among them.
+ */
+struct tree_dir;
+struct tree_dirent {
+	struct slice name; /* valid until the next call */
+	uint64_t node;
+	uint32_t type; /* S_IFMT bits */
+	uint64_t next; /* what to seek to for the entry behind this one */
+};
+int tree_opendir(struct tree *t, uint64_t dir, struct tree_dir **ret) must_check;
+void tree_closedir(struct tree_dir *d);
+/* To a place that an entry's `next` named; 0 rewinds and looks anew. */
+int tree_seekdir(struct tree_dir *d, uint64_t place) must_check;
+/* 1, 0 at the end, -errno. */
+int tree_readdir(struct tree_dir *d, struct tree_dirent *ret) must_check;
+
+/* The manifest of a content id; a new reference. -ENOENT. */
+int tree_manifest(struct tree *t, const struct digest *content, struct manifest **ret) must_check;
+
+/* A sealed content on its way into the tree. */
+struct content_update {
+	uint64_t node;
+	struct digest expected; /* the content that this one was made upon */
+	struct manifest *manifest;
+	int64_t mtime_ns;
+	int64_t ctime_ns;
+	uint32_t mode; /* permission bits to set (a write takes set-id bits away); 0: leave */
+	struct batch *batch; /* rows of the new chunks; committed with it, emptied, not freed */
+	uint64_t home_parent; /* a name of the node, to bring it back to if it was deleted */
+	struct slice home_name;
+	bool unlinked; /* deleted on this device: there is nothing to bring back */
+};
+
+enum content_result {
+	CONTENT_PUT, /* the node has the content now */
+	CONTENT_COPIED, /* somebody else's came first: ours is a conflicted copy beside it */
+	CONTENT_REVIVED, /* the node had been deleted elsewhere: it is back, with this content */
+	CONTENT_DROPPED, /* `unlinked`: only the batch was committed */
+};
+
+/*
+ * Gives the node a new version. `expected` differs from what the node has when a remote change
+ * came in between: then the table of conflicts decides (same bytes: nothing to do). *ret_node is
+ * the node that carries the content in the end (another one after CONTENT_COPIED).
+ */
+int tree_put_content(struct tree *t, const struct content_update *update,
+	enum content_result *ret_result, struct node *ret_node) must_check;
+
+/* Everything that returned before is durable after it: chunks first, then the rows. */
+int tree_sync(struct tree *t) must_check;
+
+struct tree_usage {
+	uint64_t files; /* links, about */
+};
+void tree_get_usage(struct tree *t, struct tree_usage *ret);
+
+#endif
