@@ -109,6 +109,13 @@ struct change {
 	int64_t time_ns; /* when the device did it; tells people, decides nothing */
 };
 
+/* What an encoded change may take: all xattrs a node can carry, and room for the rest. */
+#define CHANGE_BYTES_MAX ((size_t)1024 * 1024)
+
+/*
+ * Encoders append to *ret. -EINVAL when the message breaks a rule that its decoder checks (which
+ * is the caller's mistake), -EMSGSIZE when it is too large as a whole; *ret is as it was then.
+ */
 int change_encode(const struct change *c, struct buf *ret) must_check;
 
 /* One decoded message of any kind, and the memory its pointers lead to. */
