@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every bound of the product, in one place, each with its reason. */
-#ifndef VARVE_LIMITS_H
-#define VARVE_LIMITS_H
+#ifndef VARVE_BOUNDS_H
+#define VARVE_BOUNDS_H
 
 #include <stdint.h>
+/* This folder is on the include path, so that system headers that want theirs come here, too. */
+#include_next <limits.h>
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB * 1024)

@@ -12,17 +12,17 @@
 #include <stdint.h>
 #include <string.h>
 
-#define DEFINE_BYTES(name, type, to, from)                                                         \
-	static inline void put_##name(void *p, type v)                                             \
-	{                                                                                          \
-		v = to(v);                                                                         \
-		memcpy(p, &v, sizeof v);                                                           \
-	}                                                                                          \
-	static inline type get_##name(const void *p)                                               \
-	{                                                                                          \
-		type v;                                                                            \
-		memcpy(&v, p, sizeof v);                                                           \
-		return from(v);                                                                    \
+#define DEFINE_BYTES(name, type, to, from)             \
+	static inline void put_##name(void *p, type v) \
+	{                                              \
+		v = to(v);                             \
+		memcpy(p, &v, sizeof v);               \
+	}                                              \
+	static inline type get_##name(const void *p)   \
+	{                                              \
+		type v;                                \
+		memcpy(&v, p, sizeof v);               \
+		return from(v);                        \
 	}
 
 DEFINE_BYTES(le16, uint16_t, htole16, le16toh)

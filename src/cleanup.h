@@ -64,23 +64,23 @@ static inline void cleanup_unlock_p(pthread_mutex_t **m)
 #define CLEANUP_JOIN(a, b) CLEANUP_JOIN2(a, b)
 
 /* Holds the mutex until the end of the enclosing scope. */
-#define SCOPED_LOCK(m)                                                                             \
-	__attribute__((cleanup(cleanup_unlock_p), unused)) pthread_mutex_t *CLEANUP_JOIN(          \
+#define SCOPED_LOCK(m)                                                                    \
+	__attribute__((cleanup(cleanup_unlock_p), unused)) pthread_mutex_t *CLEANUP_JOIN( \
 		scoped_lock_, __LINE__) = lock_mutex(m)
 
 /* Moves a pointer out of a variable that has a cleanup. */
-#define steal(p)                                                                                   \
-	({                                                                                         \
-		__typeof__(p) stolen_ = (p);                                                       \
-		(p) = NULL;                                                                        \
-		stolen_;                                                                           \
+#define steal(p)                             \
+	({                                   \
+		__typeof__(p) stolen_ = (p); \
+		(p) = NULL;                  \
+		stolen_;                     \
 	})
 
-#define steal_fd(fd)                                                                               \
-	({                                                                                         \
-		int stolen_ = (fd);                                                                \
-		(fd) = -1;                                                                         \
-		stolen_;                                                                           \
+#define steal_fd(fd)                \
+	({                          \
+		int stolen_ = (fd); \
+		(fd) = -1;          \
+		stolen_;            \
 	})
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))

@@ -57,8 +57,8 @@ int manifest_decode(const void *p, size_t n, struct manifest **ret, struct err *
 
 int manifest_builder_new(struct manifest_builder **ret) must_check;
 void manifest_builder_free(struct manifest_builder *b);
-int manifest_add_chunk(struct manifest_builder *b, const struct digest *id, uint64_t length)
-	must_check;
+int manifest_add_chunk(
+	struct manifest_builder *b, const struct digest *id, uint64_t length) must_check;
 /* Joins with a hole before it. */
 int manifest_add_hole(struct manifest_builder *b, uint64_t length) must_check;
 uint64_t manifest_builder_size(const struct manifest_builder *b);
