@@ -24,7 +24,7 @@ int blob_get(struct blob *b, const char *key, uint64_t offset, size_t n, struct 
 /* Absent is fine. */
 int blob_delete(struct blob *b, const char *key, struct err *err) must_check;
 int blob_list(struct blob *b, const char *prefix,
-	int (*visit)(void *ctx, const char *key, uint64_t size), void *ctx, struct err *err)
-	must_check;
+	int (*visit)(void *ctx, const char *key, uint64_t size), void *ctx,
+	struct err *err) must_check;
 
 #endif

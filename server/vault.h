@@ -9,8 +9,9 @@
  * All calls name the drive by its SQL key, which authorize() (auth.h) gives after it has checked
  * the token and the role: nothing here checks who asks.
  *
- * Parts: commit.c (checks and applies a commit), history.c (temporal rows), feed.c (changes since
- * a cursor), chunks.c (packs, missing, fetch), schema.sql / migrate.c.
+ * Parts: prepared.c (a commit, decoded and verified), commit.c (takes it through a transaction),
+ * apply.c (the rules of each change), contents.c (manifests and chunk rows), history.c (temporal
+ * rows), feed.c (changes since a cursor), chunks.c (packs, missing, fetch), migrate.c (schema).
  */
 #ifndef VARVE_VAULT_H
 #define VARVE_VAULT_H
@@ -69,8 +70,8 @@ int vault_missing(struct vault *v, int64_t drive, const struct id_list *ids, str
  * Verifies every frame of the pack against its id, stores the pack, records its chunks.
  * -EBADMSG with a reason: nothing stored. Durable when it returns 0.
  */
-int vault_put_pack(struct vault *v, int64_t drive, const void *p, size_t n, struct err *err)
-	must_check;
+int vault_put_pack(
+	struct vault *v, int64_t drive, const void *p, size_t n, struct err *err) must_check;
 /*
  * The chunks as a pack, appended; each was checked against its id after it was read. -ENOENT
  * when the drive lacks one (the err says which).

@@ -4,8 +4,6 @@
 #define VARVE_BOUNDS_H
 
 #include <stdint.h>
-/* This folder is on the include path, so that system headers that want theirs come here, too. */
-#include_next <limits.h>
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB * 1024)

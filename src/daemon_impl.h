@@ -6,6 +6,7 @@
 #include "control.h"
 #include "daemon.h"
 #include "fs/session.h"
+#include "meta/evict.h"
 #include "node_state.h"
 #include "remote/sync.h"
 #include "signals.h"
@@ -20,6 +21,7 @@ struct daemon {
 	struct tree *tree;
 	struct sync *sync;
 	struct files *files;
+	struct evict *evict;
 	struct session *session;
 	struct control *control;
 	struct node_state_source node_states;

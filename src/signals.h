@@ -14,7 +14,8 @@ struct signals;
  * Blocks SIGINT and SIGTERM and calls `stop` for each that comes, with how many have come;
  * ignores SIGHUP and SIGPIPE.
  */
-int signals_new(void (*stop)(void *ctx, unsigned count), void *ctx, struct signals **ret) must_check;
+int signals_new(
+	void (*stop)(void *ctx, unsigned count), void *ctx, struct signals **ret) must_check;
 /* No call runs any more when it returns. */
 void signals_free(struct signals *s);
 

@@ -27,11 +27,19 @@ struct files;
 struct file;
 
 /*
- * Opens DIR/staging and seals what a crash left there (promise 2), before it returns.
+ * Opens DIR/staging and seals what a crash left there (promise 2), before it returns; what
+ * cannot be sealed yet stays staged and is tried again by a thread. -EIO with a reason when the
+ * folder cannot be read. `dir` is copied.
  * network_timeout_ms: how long a read may wait for missing chunks.
  */
-int files_new(struct tree *t, struct cache *c, const char *dir, int64_t network_timeout_ms,
-	struct files **ret, struct err *err) must_check;
+struct files_options {
+	struct tree *tree;
+	struct cache *cache;
+	struct store *store;
+	const char *dir;
+	int64_t network_timeout_ms;
+};
+int files_new(const struct files_options *options, struct files **ret, struct err *err) must_check;
 /* Seals everything dirty, then frees. */
 void files_free(struct files *fs);
 
@@ -78,15 +86,16 @@ struct read_plan {
 };
 /*
  * Fetches what is missing (may wait for the network, no lock held): -ETIMEDOUT, -ENOTCONN,
- * -EIO, -EINTR as chunk_source.h. *cancelled may be NULL.
+ * -EIO, -EINTR as chunk_source.h. *cancelled may be NULL. When it is set from the start, a read
+ * of what is local succeeds, and any other is -EINTR at once (that is how the session asks).
  */
 int file_read_plan(struct file *f, uint64_t offset, size_t n, const _Atomic int *cancelled,
 	struct read_plan *ret) must_check;
 void read_plan_done(struct read_plan *p);
 
 /* All n bytes or an error. clear_suid: the writer is not privileged. */
-int file_write(struct file *f, uint64_t offset, const void *p, size_t n, bool clear_suid)
-	must_check;
+int file_write(
+	struct file *f, uint64_t offset, const void *p, size_t n, bool clear_suid) must_check;
 int file_truncate(struct file *f, uint64_t size) must_check;
 /* mode as fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE. -EOPNOTSUPP else. */
 int file_fallocate(struct file *f, int mode, uint64_t offset, uint64_t length) must_check;
@@ -112,6 +121,8 @@ int files_seal_all(struct files *fs) must_check;
 struct files_stats {
 	uint64_t dirty; /* instances */
 	uint64_t staged_bytes;
+	uint64_t recovered; /* stagings that files_new() found left by a crash, */
+	uint64_t damaged; /* and those of which not all could be read */
 };
 void files_get_stats(struct files *fs, struct files_stats *ret);
 

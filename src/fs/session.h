@@ -30,9 +30,16 @@ void session_free(struct session *s);
  * not a directory, not permitted, fusermount3 missing, already mounted by a living daemon.
  */
 int session_mount(struct session *s, const char *dir, struct err *err) must_check;
-/* Serves until unmounted or session_stop(). 0 or -errno. Unmounts before it returns. */
+/*
+ * Serves until unmounted or session_stop(). 0 or -errno. Unmounts before it returns, lazily when
+ * the mount is busy. Takes SIGRTMIN for itself while it runs.
+ */
 int session_run(struct session *s) must_check;
-/* Ends session_run(). Safe in a signal handler's thread (not in the handler). */
+/*
+ * Ends session_run(): what is written to mapped files reaches the daemon, waiting reads end with
+ * EINTR, then the loop ends. Returns when it has. From any other thread than session_run()'s, not
+ * from a signal handler; once it returned, session_run() does not serve again.
+ */
 void session_stop(struct session *s);
 /* To be given to tree_set_sink(). Queues; a thread of the session invalidates. */
 struct change_sink session_sink(struct session *s);

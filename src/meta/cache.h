@@ -9,6 +9,9 @@
  *	store_commit(batch)		now the chunk is there
  * and for power loss: cache_sync() before store_sync(); cache_sync_all() does both.
  *
+ * Chunks leave it too (evict.h), but never one that a batch relies on between cache_add() and
+ * its end, that is named by the outbox, or that is held.
+ *
  * Any thread.
  */
 #ifndef VARVE_CACHE_H
@@ -18,6 +21,7 @@
 #include "meta/store.h"
 
 struct cache;
+struct manifest;
 struct segment;
 
 int cache_open(struct store *st, const char *dir, struct cache **ret, struct err *err) must_check;
@@ -48,6 +52,16 @@ int cache_add_at(struct cache *c, struct batch *b, const struct digest *id, stru
 	uint64_t offset, size_t n, unsigned flags) must_check;
 void segment_unref(struct segment *seg);
 
+/*
+ * While the hold lasts, chunks of the content stay, as long as the server does not have them:
+ * for who has open what no name leads to any more, so that nothing in the store speaks for it.
+ * To be taken before the batch with the rows is committed. Takes a reference to the manifest.
+ */
+struct cache_hold;
+int cache_hold(
+	struct cache *c, struct manifest *content, struct cache_hold **ret) must_check;
+void cache_release(struct cache_hold *hold);
+
 /* Where a chunk's bytes are. Release with chunk_loc_done(). */
 struct chunk_loc {
 	struct segment *seg; /* counted; the file stays readable while it is held */
@@ -60,7 +74,7 @@ struct chunk_loc {
 void chunk_loc_done(struct chunk_loc *loc);
 #define _cleanup_chunk_loc_ _cleanup_(chunk_loc_done)
 
-/* 1 found, 0 not in the cache, -errno. */
+/* 1 found, 0 not in the cache, -errno. What the server has can be gone at the next call. */
 int cache_locate(struct cache *c, const struct digest *id, struct chunk_loc *ret) must_check;
 /*
  * Makes sure that all n chunks are in the cache, fetching what is missing in one go; readers
@@ -74,8 +88,8 @@ int cache_require(struct cache *c, const struct digest *ids, size_t n, int64_t d
  */
 int cache_read_chunk(struct cache *c, const struct digest *id, struct buf *ret) must_check;
 /* Adds CACHE_ON_SERVER to the rows of these chunks, in the batch. Absent ones are passed over. */
-int cache_mark_on_server(struct cache *c, struct batch *b, const struct digest *ids, size_t n)
-	must_check;
+int cache_mark_on_server(
+	struct cache *c, struct batch *b, const struct digest *ids, size_t n) must_check;
 /* Takes the mark away again (the server said that it lacks one). */
 int cache_unmark(struct cache *c, const struct digest *ids, size_t n) must_check;
 

@@ -62,8 +62,8 @@ int replica_committed(struct tree *t, const struct outgoing *o, uint64_t seq) mu
  * The server refused it. Forgets the in-flight id; the caller pulls to the head and asks
  * replica_next() anew. For REFUSAL_CHUNK it takes the marks off, so that `chunks` lists all.
  */
-int replica_refused(struct tree *t, const struct outgoing *o, const struct commit_reply *reply)
-	must_check;
+int replica_refused(
+	struct tree *t, const struct outgoing *o, const struct commit_reply *reply) must_check;
 
 /*
  * Merges a page of the feed (page->from must be the cursor). No commit may be in flight. The
@@ -81,8 +81,8 @@ struct conflict {
 	struct slice name; /* ours, as it is called now */
 	struct slice original; /* the name it was written to */
 };
-int replica_conflicts(struct tree *t, int (*visit)(void *ctx, const struct conflict *c), void *ctx)
-	must_check;
+int replica_conflicts(
+	struct tree *t, int (*visit)(void *ctx, const struct conflict *c), void *ctx) must_check;
 
 /*
  * "name (conflicted copy, DEVICE, YYYY-MM-DD).ext", cut so that it fits NAME_BYTES_MAX without

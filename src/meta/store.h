@@ -16,6 +16,7 @@
 
 #include "buf.h"
 #include "err.h"
+#include "meta/room.h"
 #include "wire/wire.h"
 
 #include <stdbool.h>
@@ -42,8 +43,8 @@ int store_open(const char *dir, struct store **ret, struct err *err) must_check;
 void store_free(struct store *st);
 
 /* Appends the value to *ret. 1 found, 0 absent, -errno. ret may be NULL to ask for presence. */
-int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, struct buf *ret)
-	must_check;
+int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen,
+	struct buf *ret) must_check;
 
 int batch_new(struct store *st, struct batch **ret) must_check;
 void batch_free(struct batch *b);
@@ -55,10 +56,24 @@ static inline void batch_free_p(struct batch **b)
 void batch_put(struct batch *b, enum store_cf cf, const void *key, size_t klen, const void *value,
 	size_t vlen);
 void batch_del(struct batch *b, enum store_cf cf, const void *key, size_t klen);
+/* batch_rewind() takes back what was put since the last mark; a commit forgets marks. */
+void batch_mark(struct batch *b);
+void batch_rewind(struct batch *b);
 size_t batch_count(const struct batch *b);
+/*
+ * Something that has to last until the batch is committed or freed: then release(guard) is
+ * called, once. At most one a batch.
+ */
+void batch_set_guard(struct batch *b, void (*release)(void *guard), void *guard);
+void *batch_guard(const struct batch *b);
 
-/* Applies all of the batch or nothing, and empties it. -ENOSPC, -EIO. */
+/*
+ * Applies all of the batch and empties it, or nothing. -ENOSPC: refused while RocksDB still has
+ * the room that it needs to go on; works again once there is more. -EIO.
+ */
 int store_commit(struct store *st, struct batch *b) must_check;
+/* The same for what makes room: it may use some of the room that others must leave. */
+int store_commit_urgent(struct store *st, struct batch *b) must_check;
 /*
  * Returns when everything committed before the call is durable. Callers that come while a sync
  * runs share the next one.
@@ -84,6 +99,24 @@ int store_iter_valid(struct store_iter *it) must_check;
 void store_iter_next(struct store_iter *it);
 struct slice store_iter_key(struct store_iter *it);
 struct slice store_iter_value(struct store_iter *it);
+
+/*
+ * Whether the disk has room for n more bytes of data beside what rows need: 0, -ENOSPC. Who
+ * writes bytes below the store's disk (segments, staging) asks before it accepts them: then it is
+ * never a row that finds the disk full. It may wait a little for who makes room.
+ */
+int store_room(struct store *st, uint64_t n) must_check;
+/* The same for bytes that move so that others can go; never waits. */
+int store_room_to_move(struct store *st, uint64_t n) must_check;
+/* Who is told when the disk runs short (room.h); NULL for nobody. */
+void store_set_watch(struct store *st, const struct room_watch *watch);
+
+struct store_disk {
+	uint64_t total;
+	uint64_t free;
+	uint64_t refused_below; /* what store_room() leaves free */
+};
+int store_disk(struct store *st, struct store_disk *ret) must_check;
 
 /* A number for people: RocksDB's estimate of keys in the family. */
 uint64_t store_estimate(struct store *st, enum store_cf cf);

@@ -42,8 +42,8 @@ void tree_free(struct tree *t);
  * Makes an empty store that of a drive on this device: root directory, device number, cursor 0.
  * -EEXIST when it already is one.
  */
-int tree_format(struct store *st, const char *drive_id, uint32_t device_number, struct err *err)
-	must_check;
+int tree_format(
+	struct store *st, const char *drive_id, uint32_t device_number, struct err *err) must_check;
 /* The drive id that tree_format() wrote, appended to *ret; 1, 0 when not formatted. */
 int tree_drive_id(struct store *st, struct buf *ret) must_check;
 
@@ -108,8 +108,8 @@ int tree_setattr(struct tree *t, uint64_t node, uint32_t mask, const struct node
 /* Value appended. -ENODATA when absent. */
 int tree_getxattr(struct tree *t, uint64_t node, struct slice name, struct buf *ret) must_check;
 /* flags: XATTR_CREATE, XATTR_REPLACE. -EEXIST, -ENODATA, -ERANGE, -E2BIG, -ENOSPC. */
-int tree_setxattr(struct tree *t, uint64_t node, struct slice name, struct slice value, int flags)
-	must_check;
+int tree_setxattr(
+	struct tree *t, uint64_t node, struct slice name, struct slice value, int flags) must_check;
 int tree_removexattr(struct tree *t, uint64_t node, struct slice name) must_check;
 /* Names, each with a NUL behind, appended. */
 int tree_listxattr(struct tree *t, uint64_t node, struct buf *ret) must_check;
@@ -132,8 +132,13 @@ int tree_seekdir(struct tree_dir *d, uint64_t place) must_check;
 /* 1, 0 at the end, -errno. */
 int tree_readdir(struct tree_dir *d, struct tree_dirent *ret) must_check;
 
-/* The manifest of a content id; a new reference. -ENOENT. */
-int tree_manifest(struct tree *t, const struct digest *content, struct manifest **ret) must_check;
+/*
+ * The manifest of a content that `node` has (node_attr.content); a new reference. Small manifests
+ * lie in the node's row alone, so -ENOENT when the node has another content by now: tree_get()
+ * and ask again.
+ */
+int tree_manifest(struct tree *t, uint64_t node, const struct digest *content,
+	struct manifest **ret) must_check;
 
 /* A sealed content on its way into the tree. */
 struct content_update {
@@ -147,6 +152,7 @@ struct content_update {
 	uint64_t home_parent; /* a name of the node, to bring it back to if it was deleted */
 	struct slice home_name;
 	bool unlinked; /* deleted on this device: there is nothing to bring back */
+	bool must_exist; /* -ENOENT, and nothing done, rather than bring back a deleted node */
 };
 
 enum content_result {

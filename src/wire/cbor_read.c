@@ -6,112 +6,112 @@
 
 static void on_uint8(void *ctx, uint8_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_UINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_UINT, .u = v };
 }
 
 static void on_uint16(void *ctx, uint16_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_UINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_UINT, .u = v };
 }
 
 static void on_uint32(void *ctx, uint32_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_UINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_UINT, .u = v };
 }
 
 static void on_uint64(void *ctx, uint64_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_UINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_UINT, .u = v };
 }
 
 static void on_negint8(void *ctx, uint8_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_NEGINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_NEGINT, .u = v };
 }
 
 static void on_negint16(void *ctx, uint16_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_NEGINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_NEGINT, .u = v };
 }
 
 static void on_negint32(void *ctx, uint32_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_NEGINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_NEGINT, .u = v };
 }
 
 static void on_negint64(void *ctx, uint64_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_NEGINT, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_NEGINT, .u = v };
 }
 
 static void on_bytes(void *ctx, cbor_data p, size_t n)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_BYTES, .s = {p, n}};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_BYTES, .s = { p, n } };
 }
 
 static void on_text(void *ctx, cbor_data p, size_t n)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_TEXT, .s = {p, n}};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_TEXT, .s = { p, n } };
 }
 
 static void on_open_bytes(void *ctx)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OPEN_STRING, .u = TOKEN_BYTES};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OPEN_STRING, .u = TOKEN_BYTES };
 }
 
 static void on_open_text(void *ctx)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OPEN_STRING, .u = TOKEN_TEXT};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OPEN_STRING, .u = TOKEN_TEXT };
 }
 
 static void on_array(void *ctx, size_t n)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_ARRAY, .u = n};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_ARRAY, .u = n };
 }
 
 static void on_open_array(void *ctx)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OPEN_ARRAY};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OPEN_ARRAY };
 }
 
 static void on_map(void *ctx, size_t n)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_MAP, .u = n};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_MAP, .u = n };
 }
 
 static void on_open_map(void *ctx)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OPEN_MAP};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OPEN_MAP };
 }
 
 static void on_tag(void *ctx, uint64_t v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_TAG, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_TAG, .u = v };
 }
 
 static void on_bool(void *ctx, bool v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_BOOL, .u = v};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_BOOL, .u = v };
 }
 
 static void on_float(void *ctx, float v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OTHER};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OTHER };
 }
 
 static void on_double(void *ctx, double v)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OTHER};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OTHER };
 }
 
 static void on_other(void *ctx)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_OTHER};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_OTHER };
 }
 
 static void on_break(void *ctx)
 {
-	*(struct token *)ctx = (struct token){.kind = TOKEN_BREAK};
+	*(struct token *)ctx = (struct token){ .kind = TOKEN_BREAK };
 }
 
 static const struct cbor_callbacks callbacks = {

@@ -15,17 +15,17 @@ struct cbor_reader {
 };
 
 enum token_kind {
-	TOKEN_UINT,        /* u */
-	TOKEN_NEGINT,      /* the number -1 - u */
-	TOKEN_BYTES,       /* s */
-	TOKEN_TEXT,        /* s */
-	TOKEN_ARRAY,       /* u items follow */
-	TOKEN_MAP,         /* u pairs follow */
-	TOKEN_BOOL,        /* u: 0 or 1 */
-	TOKEN_TAG,         /* one item follows */
-	TOKEN_OTHER,       /* null, undefined, a float */
+	TOKEN_UINT, /* u */
+	TOKEN_NEGINT, /* the number -1 - u */
+	TOKEN_BYTES, /* s */
+	TOKEN_TEXT, /* s */
+	TOKEN_ARRAY, /* u items follow */
+	TOKEN_MAP, /* u pairs follow */
+	TOKEN_BOOL, /* u: 0 or 1 */
+	TOKEN_TAG, /* one item follows */
+	TOKEN_OTHER, /* null, undefined, a float */
 	TOKEN_OPEN_STRING, /* definite strings of kind u follow, until TOKEN_BREAK */
-	TOKEN_OPEN_ARRAY,  /* items follow, until TOKEN_BREAK */
+	TOKEN_OPEN_ARRAY, /* items follow, until TOKEN_BREAK */
 	TOKEN_OPEN_MAP,
 	TOKEN_BREAK,
 };

@@ -19,10 +19,10 @@ enum field_type {
 	FIELD_U64, /* uint64_t, at most max */
 	FIELD_I64, /* int64_t, any */
 	FIELD_BOOL,
-	FIELD_BYTES,  /* struct slice, at most max bytes */
-	FIELD_TEXT,   /* struct slice, UTF-8, at most max bytes */
-	FIELD_FIXED,  /* an array of exactly max bytes; left out when all are zero */
-	FIELD_IDS,    /* pointer to digests and size_t count, as one byte string; at most max ids */
+	FIELD_BYTES, /* struct slice, at most max bytes */
+	FIELD_TEXT, /* struct slice, UTF-8, at most max bytes */
+	FIELD_FIXED, /* an array of exactly max bytes; left out when all are zero */
+	FIELD_IDS, /* pointer to digests and size_t count, as one byte string; at most max ids */
 	FIELD_RECORD, /* a struct inside, by the table `of` */
 	FIELD_SLICES, /* pointer to slices and size_t count; each at most max bytes */
 	FIELD_RECORDS, /* pointer to structs and size_t count, by the table `of` */
@@ -46,8 +46,8 @@ struct field {
 
 struct record {
 	const char *name;
-	bool versioned;             /* has "v", first */
-	size_t size;                /* of the struct */
+	bool versioned; /* has "v", first */
+	size_t size; /* of the struct */
 	const struct field *fields; /* at most 63 */
 	size_t n_fields;
 	int (*check)(const void *value, struct err *err);

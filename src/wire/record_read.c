@@ -331,7 +331,7 @@ static int start(struct reading *rd, const void *p, size_t n)
 int record_decode(const struct record *rec, const void *p, size_t n, size_t max_bytes, void *ret,
 	struct arena **ret_arena, struct err *err)
 {
-	struct reading rd = {.err = err, .rec = rec};
+	struct reading rd = { .err = err, .rec = rec };
 	_cleanup_arena_ struct arena *arena = NULL;
 	void *value;
 	int r;

@@ -219,7 +219,7 @@ static int write_record(struct cbor_writer *w, const struct record *rec, const v
 
 int record_encode(const struct record *rec, const void *value, size_t max_bytes, struct buf *ret)
 {
-	struct cbor_writer w = {.b = ret};
+	struct cbor_writer w = { .b = ret };
 	size_t start = ret->len;
 	int r = write_record(&w, rec, value);
 

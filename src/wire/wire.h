@@ -73,7 +73,8 @@ struct node_attr {
 
 enum change_kind { /* stored: only append */
 	CHANGE_CREATE = 1, /* node, parent, name, attr (and target of a symlink, xattrs) */
-	CHANGE_WRITE = 2, /* node, attr.size, attr.content, attr.mtime_ns, attr.ctime_ns, attr.mode */
+	CHANGE_WRITE =
+		2, /* node, attr.size, attr.content, attr.mtime_ns, attr.ctime_ns, attr.mode */
 	CHANGE_SETATTR = 3, /* node, mask, attr */
 	CHANGE_LINK = 4, /* node, parent, name, attr.ctime_ns */
 	CHANGE_UNLINK = 5, /* node, parent, name; also for directories */
@@ -182,8 +183,8 @@ struct commit_reply {
 };
 
 int commit_reply_encode(const struct commit_reply *r, struct buf *ret) must_check;
-int commit_reply_decode(const void *p, size_t n, struct commit_reply *ret,
-	struct arena **ret_arena, struct err *err) must_check;
+int commit_reply_decode(const void *p, size_t n, struct commit_reply *ret, struct arena **ret_arena,
+	struct err *err) must_check;
 
 /* The state of a node as of changes.to. */
 struct node_row {

@@ -18,8 +18,8 @@ static int check_xattr(const void *value, struct err *err)
 }
 
 static const struct field xattr_fields[] = {
-	{FIELD_KEY("name"), FIELD_BYTES, AT(xattr, name), .max = XATTR_NAME_BYTES_MAX},
-	{FIELD_KEY("value"), FIELD_BYTES, AT(xattr, value), .max = XATTR_VALUE_BYTES_MAX},
+	{ FIELD_KEY("name"), FIELD_BYTES, AT(xattr, name), .max = XATTR_NAME_BYTES_MAX },
+	{ FIELD_KEY("value"), FIELD_BYTES, AT(xattr, value), .max = XATTR_VALUE_BYTES_MAX },
 };
 
 const struct record xattr_record = {
@@ -31,16 +31,16 @@ const struct record xattr_record = {
 };
 
 static const struct field attr_fields[] = {
-	{FIELD_KEY("mode"), FIELD_U32, AT(node_attr, mode), .max = S_IFMT | 07777},
-	{FIELD_KEY("uid"), FIELD_U32, AT(node_attr, uid), .max = UINT32_MAX},
-	{FIELD_KEY("gid"), FIELD_U32, AT(node_attr, gid), .max = UINT32_MAX},
-	{FIELD_KEY("rdev"), FIELD_U64, AT(node_attr, rdev), .max = UINT64_MAX},
-	{FIELD_KEY("atime"), FIELD_I64, AT(node_attr, atime_ns)},
-	{FIELD_KEY("mtime"), FIELD_I64, AT(node_attr, mtime_ns)},
-	{FIELD_KEY("ctime"), FIELD_I64, AT(node_attr, ctime_ns)},
-	{FIELD_KEY("btime"), FIELD_I64, AT(node_attr, btime_ns)},
-	{FIELD_KEY("size"), FIELD_U64, AT(node_attr, size), .max = FILE_BYTES_MAX},
-	{FIELD_KEY("content"), FIELD_FIXED, AT(node_attr, content), .max = DIGEST_BYTES},
+	{ FIELD_KEY("mode"), FIELD_U32, AT(node_attr, mode), .max = S_IFMT | 07777 },
+	{ FIELD_KEY("uid"), FIELD_U32, AT(node_attr, uid), .max = UINT32_MAX },
+	{ FIELD_KEY("gid"), FIELD_U32, AT(node_attr, gid), .max = UINT32_MAX },
+	{ FIELD_KEY("rdev"), FIELD_U64, AT(node_attr, rdev), .max = UINT64_MAX },
+	{ FIELD_KEY("atime"), FIELD_I64, AT(node_attr, atime_ns) },
+	{ FIELD_KEY("mtime"), FIELD_I64, AT(node_attr, mtime_ns) },
+	{ FIELD_KEY("ctime"), FIELD_I64, AT(node_attr, ctime_ns) },
+	{ FIELD_KEY("btime"), FIELD_I64, AT(node_attr, btime_ns) },
+	{ FIELD_KEY("size"), FIELD_U64, AT(node_attr, size), .max = FILE_BYTES_MAX },
+	{ FIELD_KEY("content"), FIELD_FIXED, AT(node_attr, content), .max = DIGEST_BYTES },
 };
 
 const struct record attr_record = {
@@ -107,8 +107,7 @@ int attr_check(const struct node_attr *attr, struct slice target, struct err *er
 
 static int compare_names(const void *a, const void *b)
 {
-	const struct slice *x = &(*(const struct xattr *const *)a)->name;
-	const struct slice *y = &(*(const struct xattr *const *)b)->name;
+	const struct slice *x = a, *y = b;
 	int c = memcmp(x->p, y->p, MIN(x->n, y->n));
 
 	return c ? c : (x->n > y->n) - (x->n < y->n);
@@ -116,15 +115,15 @@ static int compare_names(const void *a, const void *b)
 
 static int check_distinct(const struct xattr *x, size_t n, struct err *err)
 {
-	_cleanup_free_ const struct xattr **sorted = calloc(n, sizeof *sorted);
+	_cleanup_free_ struct slice *names = calloc(n, sizeof *names);
 
-	if (!sorted)
+	if (!names)
 		return err_sys(err, ENOMEM, "xattrs");
 	for (size_t i = 0; i < n; i++)
-		sorted[i] = &x[i];
-	qsort(sorted, n, sizeof *sorted, compare_names);
+		names[i] = x[i].name;
+	qsort(names, n, sizeof *names, compare_names);
 	for (size_t i = 1; i < n; i++) {
-		if (compare_names(&sorted[i - 1], &sorted[i]) == 0)
+		if (compare_names(&names[i - 1], &names[i]) == 0)
 			return err_set(err, EBADMSG, "xattrs: a name stands twice");
 	}
 	return 0;
@@ -213,22 +212,22 @@ static int check_change(const void *value, struct err *err)
 }
 
 static const struct field change_fields[] = {
-	{FIELD_KEY("kind"), FIELD_U32, AT(change, kind), .max = UINT32_MAX},
-	{FIELD_KEY("node"), FIELD_U64, AT(change, node), .max = UINT64_MAX},
-	{FIELD_KEY("dir"), FIELD_U64, AT(change, parent), .max = UINT64_MAX},
-	{FIELD_KEY("name"), FIELD_BYTES, AT(change, name), .max = NAME_BYTES_MAX},
-	{FIELD_KEY("dir2"), FIELD_U64, AT(change, new_parent), .max = UINT64_MAX},
-	{FIELD_KEY("name2"), FIELD_BYTES, AT(change, new_name), .max = NAME_BYTES_MAX},
-	{FIELD_KEY("victim"), FIELD_U64, AT(change, victim), .max = UINT64_MAX},
-	{FIELD_KEY("flags"), FIELD_U32, AT(change, flags), .max = CHANGE_FLAG_EXCHANGE},
-	{FIELD_KEY("mask"), FIELD_U32, AT(change, mask), .max = ATTR_ALL},
-	{FIELD_KEY("attr"), FIELD_RECORD, AT(change, attr), .of = &attr_record},
-	{FIELD_KEY("target"), FIELD_BYTES, AT(change, target), .max = SYMLINK_BYTES_MAX},
-	{FIELD_KEY("xattr"), FIELD_RECORD, AT(change, xattr), .of = &xattr_record},
-	{FIELD_KEY("xattrs"), FIELD_RECORDS, AT(change, xattrs),
+	{ FIELD_KEY("kind"), FIELD_U32, AT(change, kind), .max = UINT32_MAX },
+	{ FIELD_KEY("node"), FIELD_U64, AT(change, node), .max = UINT64_MAX },
+	{ FIELD_KEY("dir"), FIELD_U64, AT(change, parent), .max = UINT64_MAX },
+	{ FIELD_KEY("name"), FIELD_BYTES, AT(change, name), .max = NAME_BYTES_MAX },
+	{ FIELD_KEY("dir2"), FIELD_U64, AT(change, new_parent), .max = UINT64_MAX },
+	{ FIELD_KEY("name2"), FIELD_BYTES, AT(change, new_name), .max = NAME_BYTES_MAX },
+	{ FIELD_KEY("victim"), FIELD_U64, AT(change, victim), .max = UINT64_MAX },
+	{ FIELD_KEY("flags"), FIELD_U32, AT(change, flags), .max = CHANGE_FLAG_EXCHANGE },
+	{ FIELD_KEY("mask"), FIELD_U32, AT(change, mask), .max = ATTR_ALL },
+	{ FIELD_KEY("attr"), FIELD_RECORD, AT(change, attr), .of = &attr_record },
+	{ FIELD_KEY("target"), FIELD_BYTES, AT(change, target), .max = SYMLINK_BYTES_MAX },
+	{ FIELD_KEY("xattr"), FIELD_RECORD, AT(change, xattr), .of = &xattr_record },
+	{ FIELD_KEY("xattrs"), FIELD_RECORDS, AT(change, xattrs),
 		.count_offset = offsetof(struct change, n_xattrs),
-		.count_max = XATTR_NODE_BYTES_MAX, .of = &xattr_record},
-	{FIELD_KEY("time"), FIELD_I64, AT(change, time_ns)},
+		.count_max = XATTR_NODE_BYTES_MAX, .of = &xattr_record },
+	{ FIELD_KEY("time"), FIELD_I64, AT(change, time_ns) },
 };
 
 static const struct record change_record = {

@@ -27,12 +27,12 @@ static int check_node(const void *value, struct err *err)
 }
 
 static const struct field node_fields[] = {
-	{FIELD_KEY("node"), FIELD_U64, AT(node_row, node), .max = UINT64_MAX},
-	{FIELD_KEY("gone"), FIELD_BOOL, AT(node_row, deleted)},
-	{FIELD_KEY("attr"), FIELD_RECORD, AT(node_row, attr), .of = &attr_record},
-	{FIELD_KEY("target"), FIELD_BYTES, AT(node_row, target), .max = SYMLINK_BYTES_MAX},
-	{FIELD_KEY("xattrs"), FIELD_RECORDS, LIST(node_row, xattrs),
-		.count_max = XATTR_NODE_BYTES_MAX, .of = &xattr_record},
+	{ FIELD_KEY("node"), FIELD_U64, AT(node_row, node), .max = UINT64_MAX },
+	{ FIELD_KEY("gone"), FIELD_BOOL, AT(node_row, deleted) },
+	{ FIELD_KEY("attr"), FIELD_RECORD, AT(node_row, attr), .of = &attr_record },
+	{ FIELD_KEY("target"), FIELD_BYTES, AT(node_row, target), .max = SYMLINK_BYTES_MAX },
+	{ FIELD_KEY("xattrs"), FIELD_RECORDS, LIST(node_row, xattrs),
+		.count_max = XATTR_NODE_BYTES_MAX, .of = &xattr_record },
 };
 
 static const struct record node_record = {
@@ -55,9 +55,9 @@ static int check_link(const void *value, struct err *err)
 }
 
 static const struct field link_fields[] = {
-	{FIELD_KEY("dir"), FIELD_U64, AT(link_row, parent), .max = UINT64_MAX},
-	{FIELD_KEY("name"), FIELD_BYTES, AT(link_row, name), .max = NAME_BYTES_MAX},
-	{FIELD_KEY("node"), FIELD_U64, AT(link_row, node), .max = UINT64_MAX},
+	{ FIELD_KEY("dir"), FIELD_U64, AT(link_row, parent), .max = UINT64_MAX },
+	{ FIELD_KEY("name"), FIELD_BYTES, AT(link_row, name), .max = NAME_BYTES_MAX },
+	{ FIELD_KEY("node"), FIELD_U64, AT(link_row, node), .max = UINT64_MAX },
 };
 
 static const struct record link_record = {
@@ -78,15 +78,15 @@ static int check_changes(const void *value, struct err *err)
 }
 
 static const struct field changes_fields[] = {
-	{FIELD_KEY("from"), FIELD_U64, AT(changes, from), .max = INT64_MAX},
-	{FIELD_KEY("to"), FIELD_U64, AT(changes, to), .max = INT64_MAX},
-	{FIELD_KEY("head"), FIELD_U64, AT(changes, head), .max = INT64_MAX},
-	{FIELD_KEY("nodes"), FIELD_RECORDS, LIST(changes, nodes), .count_max = ROWS_MAX,
-		.of = &node_record},
-	{FIELD_KEY("links"), FIELD_RECORDS, LIST(changes, links), .count_max = ROWS_MAX,
-		.of = &link_record},
-	{FIELD_KEY("contents"), FIELD_SLICES, LIST(changes, contents), .count_max = ROWS_MAX,
-		.max = MANIFEST_BYTES_MAX},
+	{ FIELD_KEY("from"), FIELD_U64, AT(changes, from), .max = INT64_MAX },
+	{ FIELD_KEY("to"), FIELD_U64, AT(changes, to), .max = INT64_MAX },
+	{ FIELD_KEY("head"), FIELD_U64, AT(changes, head), .max = INT64_MAX },
+	{ FIELD_KEY("nodes"), FIELD_RECORDS, LIST(changes, nodes), .count_max = ROWS_MAX,
+		.of = &node_record },
+	{ FIELD_KEY("links"), FIELD_RECORDS, LIST(changes, links), .count_max = ROWS_MAX,
+		.of = &link_record },
+	{ FIELD_KEY("contents"), FIELD_SLICES, LIST(changes, contents), .count_max = ROWS_MAX,
+		.max = MANIFEST_BYTES_MAX },
 };
 
 static const struct record changes_record = {

@@ -29,13 +29,13 @@ static int check_commit(const void *value, struct err *err)
 }
 
 static const struct field commit_fields[] = {
-	{FIELD_KEY("id"), FIELD_FIXED, AT(commit, id), .max = COMMIT_ID_BYTES},
-	{FIELD_KEY("base"), FIELD_U64, AT(commit, base), .max = INT64_MAX},
-	{FIELD_KEY("pack"), FIELD_BYTES, AT(commit, pack), .max = COMMIT_BYTES_MAX},
-	{FIELD_KEY("contents"), FIELD_SLICES, LIST(commit, contents), .max = MANIFEST_BYTES_MAX,
-		.count_max = COMMIT_CHANGES_MAX},
-	{FIELD_KEY("changes"), FIELD_SLICES, LIST(commit, changes), .max = CHANGE_BYTES_MAX,
-		.count_max = COMMIT_CHANGES_MAX},
+	{ FIELD_KEY("id"), FIELD_FIXED, AT(commit, id), .max = COMMIT_ID_BYTES },
+	{ FIELD_KEY("base"), FIELD_U64, AT(commit, base), .max = INT64_MAX },
+	{ FIELD_KEY("pack"), FIELD_BYTES, AT(commit, pack), .max = COMMIT_BYTES_MAX },
+	{ FIELD_KEY("contents"), FIELD_SLICES, LIST(commit, contents), .max = MANIFEST_BYTES_MAX,
+		.count_max = COMMIT_CHANGES_MAX },
+	{ FIELD_KEY("changes"), FIELD_SLICES, LIST(commit, changes), .max = CHANGE_BYTES_MAX,
+		.count_max = COMMIT_CHANGES_MAX },
 };
 
 static const struct record commit_record = {
@@ -68,9 +68,9 @@ static int check_refused(const void *value, struct err *err)
 }
 
 static const struct field refused_fields[] = {
-	{FIELD_KEY("index"), FIELD_U32, AT(refused_change, index), .max = COMMIT_CHANGES_MAX - 1},
-	{FIELD_KEY("reason"), FIELD_REFUSAL, AT(refused_change, reason), .max = 32},
-	{FIELD_KEY("detail"), FIELD_TEXT, AT(refused_change, detail), .max = DETAIL_BYTES_MAX},
+	{ FIELD_KEY("index"), FIELD_U32, AT(refused_change, index), .max = COMMIT_CHANGES_MAX - 1 },
+	{ FIELD_KEY("reason"), FIELD_REFUSAL, AT(refused_change, reason), .max = 32 },
+	{ FIELD_KEY("detail"), FIELD_TEXT, AT(refused_change, detail), .max = DETAIL_BYTES_MAX },
 };
 
 static const struct record refused_record = {
@@ -93,10 +93,10 @@ static int check_reply(const void *value, struct err *err)
 }
 
 static const struct field reply_fields[] = {
-	{FIELD_KEY("seq"), FIELD_U64, AT(commit_reply, seq), .max = INT64_MAX},
-	{FIELD_KEY("head"), FIELD_U64, AT(commit_reply, head), .max = INT64_MAX},
-	{FIELD_KEY("refused"), FIELD_RECORDS, LIST(commit_reply, refused),
-		.count_max = COMMIT_CHANGES_MAX, .of = &refused_record},
+	{ FIELD_KEY("seq"), FIELD_U64, AT(commit_reply, seq), .max = INT64_MAX },
+	{ FIELD_KEY("head"), FIELD_U64, AT(commit_reply, head), .max = INT64_MAX },
+	{ FIELD_KEY("refused"), FIELD_RECORDS, LIST(commit_reply, refused),
+		.count_max = COMMIT_CHANGES_MAX, .of = &refused_record },
 };
 
 static const struct record reply_record = {
@@ -122,17 +122,17 @@ int commit_reply_decode(const void *p, size_t n, struct commit_reply *ret, struc
 /* The bound on the number of ids is the caller's, so the table is made for each call. */
 static struct field ids_field(size_t max)
 {
-	return (struct field){FIELD_KEY("ids"), FIELD_IDS, AT(id_list, ids),
-		.count_offset = offsetof(struct id_list, n), .max = max};
+	return (struct field){ FIELD_KEY("ids"), FIELD_IDS, AT(id_list, ids),
+		.count_offset = offsetof(struct id_list, n), .max = max };
 }
 
 static struct record ids_record(const struct field *field)
 {
-	return (struct record){.name = "id list",
+	return (struct record){ .name = "id list",
 		.versioned = true,
 		.size = sizeof(struct id_list),
 		.fields = field,
-		.n_fields = 1};
+		.n_fields = 1 };
 }
 
 int id_list_encode(const struct id_list *l, struct buf *ret)

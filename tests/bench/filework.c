@@ -5,7 +5,8 @@
  * filework create DIR DIRS FILES SIZE	FILES files of SIZE bytes, spread over DIRS directories
  * filework write FILE BYTES		sequential, 1 MiB a call, and close
  * filework read FILE			sequential, 1 MiB a call
- * filework latency FROM TO COUNT	write and close FROM, wait until TO has the bytes; microseconds
+ * filework latency FROM TO COUNT	write and close FROM, wait until TO has the bytes;
+ * microseconds
  *
  * Prints seconds (latency: one figure a line).
  */

@@ -140,8 +140,9 @@ class Device:
 
     def mount(self, *args, env=None):
         """Mounts in the foreground, so that the daemon is ours to signal."""
-        log = open(os.path.join(self.lab.dir, f"dev-{self.name}.log"), "ab")
-        with log:
+        path = os.path.join(self.lab.dir, f"dev-{self.name}.log")
+        with open(path, "ab") as log:
+            begin = log.tell()
             self.process = subprocess.Popen([VARVE, "mount", self.dir, "-f", *args],
                                             env=dict(self.env, **(env or {})),
                                             stdout=log, stderr=log)
@@ -150,7 +151,10 @@ class Device:
             if self.process.poll() is not None:
                 raise SystemError(f"{self.name}: daemon exited {self.process.returncode}: "
                                   + self.log_tail())
-            return os.path.ismount(self.dir)
+            # A stale mount still looks like one: the kernel answers for it out of its cache.
+            with open(path, "rb") as said:
+                said.seek(begin)
+                return b"is mounted at" in said.read()
         until(mounted, 30, "mount of " + self.name)
         return self
 
@@ -224,6 +228,8 @@ class Lab:
             for d in self.devices:
                 with contextlib.suppress(OSError):
                     print(f"--- log of device {d.name} ---\n{d.log_tail()}", file=sys.stderr)
+                    if d.process and d.process.poll() is not None:
+                        print(f"--- its daemon ended: {d.process.returncode} ---", file=sys.stderr)
             for s in self.servers:
                 with contextlib.suppress(OSError):
                     with open(s.log, errors="replace") as f:

@@ -321,6 +321,8 @@ def test_offline_and_back():
         settle(a, b)
         same_trees(a.dir, b.dir)
         b.read("before/plain")
+        a.write("before/far", random.Random(4).randbytes(1 << 20))
+        settle(a, b)
         s.stop()
         until(lambda: not a.status()["synced"] or not a.status().get("online", False), 20,
               "offline is seen")
@@ -336,7 +338,7 @@ def test_offline_and_back():
         os.rename(b.path("before/moved"), b.path("offline-b/moved"))
         os.truncate(b.path("before/grow"), 7)
         try:
-            b.read("before/big")
+            b.read("before/far")
             raise AssertionError("bytes that are nowhere near were read")
         except OSError as e:
             check(e.errno in (errno.ENOTCONN, errno.EIO, errno.ETIMEDOUT, errno.EHOSTUNREACH),

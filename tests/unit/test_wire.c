@@ -227,7 +227,10 @@ static void raw(const char *bytes, size_t n, int expected, const char *part_of_r
 #define RAW(bytes, expected, reason) raw(bytes, sizeof(bytes) - 1, expected, reason)
 
 /* A whole unlink: {v: 1, kind: 5, node: 2, dir: 1, name: 'a'}, with room for more pairs. */
-#define UNLINK "\x61v\x01\x64kind\x05\x64node\x02\x63" "dir\x01\x64name\x41" "a"
+#define UNLINK                                  \
+	"\x61v\x01\x64kind\x05\x64node\x02\x63" \
+	"dir\x01\x64name\x41"                   \
+	"a"
 
 START_TEST(hostile_cbor_is_refused)
 {
@@ -238,25 +241,39 @@ START_TEST(hostile_cbor_is_refused)
 	RAW("\xa5" UNLINK "\x00", -EBADMSG, "left over");
 	RAW("\xa6" UNLINK, -EBADMSG, "cut short");
 	RAW("\xbb\xff\xff\xff\xff\xff\xff\xff\xff" UNLINK, -EBADMSG, "cut short");
-	RAW("\xa4\x64kind\x05\x64node\x02\x63" "dir\x01\x64name\x41" "a", -EBADMSG, "v is missing");
+	RAW("\xa4\x64kind\x05\x64node\x02\x63"
+	    "dir\x01\x64name\x41"
+	    "a",
+		-EBADMSG, "v is missing");
 	RAW("\xa6" UNLINK "\x61v\x01", -EBADMSG, "v stands twice");
 	RAW("\xa6" UNLINK "\x64node\x02", -EBADMSG, "node: stands twice");
 	RAW("\xa1\x61v\x02", -EBADMSG, "version");
 	RAW("\xa1\x61v\x20", -EBADMSG, "v must be");
 	RAW("\xa2\x61v\x01\x64kind\x18\x63", -EBADMSG, "change.node: missing");
 	RAW("\xa6" UNLINK "\x01\x02", -EBADMSG, "every key must be a text");
-	RAW("\xa6" UNLINK "\x66victim\x61" "a", -EBADMSG, "victim: must be an unsigned");
+	RAW("\xa6" UNLINK "\x66victim\x61"
+	    "a",
+		-EBADMSG, "victim: must be an unsigned");
 	RAW("\xa6" UNLINK "\x66victim\x20", -EBADMSG, "victim: must be an unsigned");
-	RAW("\xa6" UNLINK "\x65" "flags\x02", -EBADMSG, "flags: too large");
+	RAW("\xa6" UNLINK "\x65"
+	    "flags\x02",
+		-EBADMSG, "flags: too large");
 	RAW("\xa6" UNLINK "\x64time\x3b\x80\0\0\0\0\0\0\0", -EBADMSG, "time: out of range");
 	RAW("\xa6" UNLINK "\x64time\xfb\0\0\0\0\0\0\0\0", -EBADMSG, "time: must be an integer");
-	RAW("\xa6" UNLINK "\x64" "attr\x01", -EBADMSG, "attr: must be a map");
-	RAW("\xa6" UNLINK "\x64" "attr\xa1\x67" "content\x41x", -EBADMSG, "content: too short");
+	RAW("\xa6" UNLINK "\x64"
+	    "attr\x01",
+		-EBADMSG, "attr: must be a map");
+	RAW("\xa6" UNLINK "\x64"
+	    "attr\xa1\x67"
+	    "content\x41x",
+		-EBADMSG, "content: too short");
 	RAW("\xa6" UNLINK "\x66target\x61x", -EBADMSG, "target: must be a byte string");
 	RAW("\xa6" UNLINK "\x66target\x5a\xff\xff\xff\xff", -EBADMSG, "cut short");
 	RAW("\xa6" UNLINK "\x66xattrs\x9a\x00\x01\x00\x00", -EBADMSG, "xattrs: cut short");
 	RAW("\xa6" UNLINK "\x66xattrs\x9b\xff\xff\xff\xff\xff\xff\xff\xff", -EBADMSG, "too many");
-	RAW("\xa6" UNLINK "\x66xattrs\x81\xa1\x64name\x43" "a\0b", -EBADMSG, "NUL");
+	RAW("\xa6" UNLINK "\x66xattrs\x81\xa1\x64name\x43"
+	    "a\0b",
+		-EBADMSG, "NUL");
 	RAW("\xff", -EBADMSG, "must be a map");
 	RAW("\x1c", -EBADMSG, "not well-formed");
 }
@@ -264,15 +281,34 @@ END_TEST
 
 START_TEST(unknown_keys_are_passed_over)
 {
-	RAW("\xa6" UNLINK "\x65" "extra\xf6", 0, "");
-	RAW("\xa6" UNLINK "\x65" "extra\x82\xa1\x01\x81\x02\xc1\x1a\0\0\0\0", 0, "");
-	RAW("\xa6" UNLINK "\x65" "extra\x9f\xbf\x01\x02\xff\x5f\x41x\x41y\xff\xff", 0, "");
-	RAW("\xa7" UNLINK "\x65" "extra\x01\x65" "extra\xfb\0\0\0\0\0\0\0\0", 0, "");
-	RAW("\xa6" UNLINK "\x65" "extra\x5f\x61x\xff", -EBADMSG, "damaged");
-	RAW("\xa6" UNLINK "\x65" "extra\xff", -EBADMSG, "damaged");
-	RAW("\xa6" UNLINK "\x65" "extra\xbf\x01\xff", -EBADMSG, "damaged");
-	RAW("\xa6" UNLINK "\x65" "extra\x9b\xff\xff\xff\xff\xff\xff\xff\xff", -EBADMSG, "damaged");
-	RAW("\xa6" UNLINK "\x65" "extra\xbb\x80\0\0\0\0\0\0\0", -EBADMSG, "damaged");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\xf6",
+		0, "");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\x82\xa1\x01\x81\x02\xc1\x1a\0\0\0\0",
+		0, "");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\x9f\xbf\x01\x02\xff\x5f\x41x\x41y\xff\xff",
+		0, "");
+	RAW("\xa7" UNLINK "\x65"
+	    "extra\x01\x65"
+	    "extra\xfb\0\0\0\0\0\0\0\0",
+		0, "");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\x5f\x61x\xff",
+		-EBADMSG, "damaged");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\xff",
+		-EBADMSG, "damaged");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\xbf\x01\xff",
+		-EBADMSG, "damaged");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\x9b\xff\xff\xff\xff\xff\xff\xff\xff",
+		-EBADMSG, "damaged");
+	RAW("\xa6" UNLINK "\x65"
+	    "extra\xbb\x80\0\0\0\0\0\0\0",
+		-EBADMSG, "damaged");
 }
 END_TEST
 
@@ -282,7 +318,11 @@ START_TEST(nesting_is_bounded)
 	_cleanup_arena_ struct arena *arena = NULL;
 	struct change c;
 
-	ck_assert_int_eq(buf_append(&b, "\xa6" UNLINK "\x65" "extra", sizeof("\xa6" UNLINK) + 5), 0);
+	ck_assert_int_eq(buf_append(&b,
+				 "\xa6" UNLINK "\x65"
+				 "extra",
+				 sizeof("\xa6" UNLINK) + 5),
+		0);
 	for (int i = 0; i < 1000000; i++)
 		ck_assert_int_eq(buf_append(&b, "\x81", 1), 0);
 	ck_assert_int_eq(change_decode(b.data, b.len, &c, &arena, NULL), -EBADMSG);
@@ -346,7 +386,8 @@ END_TEST
 START_TEST(commits_are_bounded_as_a_whole)
 {
 	_cleanup_free_ uint8_t *half = calloc(1, COMMIT_BYTES_MAX / 2);
-	struct slice contents[] = { { half, COMMIT_BYTES_MAX / 2 }, { half, COMMIT_BYTES_MAX / 2 } };
+	struct slice contents[] = { { half, COMMIT_BYTES_MAX / 2 },
+		{ half, COMMIT_BYTES_MAX / 2 } };
 	struct commit c = sample_commit(), d;
 	_cleanup_arena_ struct arena *arena = NULL;
 	_cleanup_buf_ struct buf b = { 0 };
@@ -410,14 +451,13 @@ static struct changes sample_changes(void)
 	};
 	static const struct slice contents[] = { { (const uint8_t *)"manifest", 8 } };
 
-	nodes[0] = (struct node_row){ .node = 2,
-		.attr = file_attr(),
-		.xattrs = two_xattrs,
-		.n_xattrs = 2 };
+	nodes[0] = (struct node_row){
+		.node = 2, .attr = file_attr(), .xattrs = two_xattrs, .n_xattrs = 2
+	};
 	nodes[1] = (struct node_row){ .node = 3, .deleted = true };
-	nodes[2] = (struct node_row){ .node = 4,
-		.attr = { .mode = S_IFLNK | 0777, .size = 1 },
-		.target = S("t") };
+	nodes[2] = (struct node_row){
+		.node = 4, .attr = { .mode = S_IFLNK | 0777, .size = 1 }, .target = S("t")
+	};
 	return (struct changes){ .from = 3,
 		.to = 5,
 		.head = 6,

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Logging in and out. */
+#include "routes.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <string.h>
+
+json_t *request_json(struct request *rq)
+{
+	const struct buf *body = exchange_body(rq->x);
+	json_error_t why;
+	json_t *json =
+		json_loadb((const char *)body->data, body->len, JSON_REJECT_DUPLICATES, &why);
+
+	if (json_is_object(json))
+		return json;
+	if (json)
+		reply_error(rq, 400, "malformed", "the body must be a JSON object");
+	else
+		reply_error(rq, 400, "malformed", "the body is not JSON: %s", why.text);
+	json_decref(json);
+	return NULL;
+}
+
+const char *request_text(struct request *rq, const json_t *object, const char *name)
+{
+	const char *text = json_string_value(json_object_get(object, name));
+
+	if (!text)
+		reply_error(rq, 400, "malformed", "\"%s\" must be there and a string", name);
+	return text;
+}
+
+static void login(struct request *rq, struct context *c, const char *user, const char *password,
+	const char *device)
+{
+	const char *peer = exchange_peer(rq->x);
+	_cleanup_json_ json_t *answer = NULL;
+	char token[TOKEN_TEXT_BYTES];
+	struct identity who;
+	struct err err = { 0 };
+	int r = auth_login(c->db, user, password, device, token, &who, &err);
+
+	if (r == -EACCES) {
+		log_info("login: refused for %s", peer);
+		reply_error(rq, 401, "unauthorized", "name or password are wrong");
+		return;
+	}
+	login_limit_success(rq->app->login_limit, user, peer);
+	if (r < 0) {
+		reply_failure(rq, r, &err);
+		return;
+	}
+	answer = json_pack("{s:s, s:I, s:s}", "token", token, "device_id", (json_int_t)who.device,
+		"user", user);
+	reply_json(rq, 200, answer);
+}
+
+void route_login(struct request *rq, struct context *c)
+{
+	_cleanup_json_ json_t *body = request_json(rq);
+	const char *user, *password, *device;
+	unsigned wait_s;
+	char text[16];
+
+	if (!body || !(user = request_text(rq, body, "user")) ||
+		!(password = request_text(rq, body, "password")) ||
+		!(device = request_text(rq, body, "device")))
+		return;
+	wait_s = login_limit_attempt(rq->app->login_limit, user, exchange_peer(rq->x));
+	if (wait_s == 0) {
+		login(rq, c, user, password, device);
+		return;
+	}
+	snprintf(text, sizeof text, "%u", wait_s);
+	exchange_answer_header(rq->x, "Retry-After", text);
+	reply_error(
+		rq, 429, "too_many_logins", "too many failed logins; try again in %u s", wait_s);
+}
+
+void route_logout(struct request *rq, struct context *c)
+{
+	struct err err = { 0 };
+	int r = auth_revoke_device(c->db, rq->who.device, &err);
+
+	if (r < 0) {
+		reply_failure(rq, r, &err);
+		return;
+	}
+	token_cache_revoke(rq->app->tokens, rq->who.device);
+	reply_empty(rq, 204);
+}
+
+void route_me(struct request *rq, struct context *c)
+{
+	_cleanup_json_ json_t *answer = NULL;
+	struct auth_names names;
+	struct err err = { 0 };
+	int r = auth_names(c->db, &rq->who, &names, &err);
+
+	if (r < 0) {
+		reply_failure(rq, r, &err);
+		return;
+	}
+	answer = json_pack("{s:s, s:s, s:I}", "user", names.user, "device", names.device,
+		"device_id", (json_int_t)rq->who.device);
+	reply_json(rq, 200, answer);
+}

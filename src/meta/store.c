@@ -1,0 +1,681 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What power loss and kill -9 leave:
+ *  1. A batch that store_commit() returned for is in the write-ahead log's file: the death of the
+ *     process cannot take it away. After store_sync() power loss cannot either.
+ *  2. Recovery replays the log up to the first record that is not whole (point in time). After
+ *     power loss the log's tail is torn as a rule, and refusing to open for that would take the
+ *     user's drive away for bytes nobody was promised; what lies behind the tear is not
+ *     applied, so a batch is never there without the ones before it.
+ *  3. A memtable is flushed only after the logs before it are synced (RocksDB does so when there
+ *     are several column families), so no family is ahead of the log.
+ */
+#include "meta/store.h"
+
+#include "bounds.h"
+#include "fault.h"
+#include "io.h"
+#include "meta/group_sync.h"
+#include "meta/room.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <rocksdb/c.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+/* Names on disk: only append. RocksDB insists on a family called "default". */
+static const char *const cf_names[CF_COUNT] = {
+	[CF_STATE] = "default",
+	[CF_NODE] = "node",
+	[CF_LINK] = "link",
+	[CF_NAMES] = "names",
+	[CF_XATTR] = "xattr",
+	[CF_MANIFEST] = "manifest",
+	[CF_CHUNK] = "chunk",
+	[CF_OUTBOX] = "outbox",
+	[CF_BASE] = "base",
+	[CF_CONFLICT] = "conflict",
+};
+
+/*
+ * Memory: the cache (index and filter blocks are in it) plus all memtables. Few shards, or a
+ * filter block would be a large part of one.
+ */
+#define BLOCK_CACHE_BYTES (24 * MIB)
+#define BLOCK_CACHE_SHARD_BITS 2
+#define MEMTABLE_BYTES_MAX (8 * MIB)
+#define MEMTABLE_BYTES_MIN (256 * KIB)
+/*
+ * Everything that RocksDB has on the disk for a while scales with the memtable, and that with
+ * the disk, so that a small cache folder has room for more than the work on it.
+ */
+#define DISK_PER_MEMTABLE 256
+#define MEMTABLES 2 /* full ones and those being flushed, over all families */
+#define ARENA_BLOCKS 64 /* a memtable */
+/* Bounds how much a mount after a crash replays; in memtables. */
+#define WAL_MEMTABLES 4
+#define TABLE_FILE_MEMTABLES 2
+/* Kept free for the log, flushes and one compaction; data leaves more, so that a delete has room.
+ */
+#define ROW_RESERVE_MEMTABLES 16
+#define DATA_RESERVE_MEMTABLES 24
+/* What makes room may go further: moved bytes, and the rows of what goes. */
+#define MOVE_RESERVE_MEMTABLES 20
+#define URGENT_RESERVE_MEMTABLES 8
+/* What opening and closing write; with less, one is refused and the other does without. */
+#define FLUSH_RESERVE_MEMTABLES 4
+/* Less than this in the memtables is replayed from the log faster than it is worth flushing. */
+#define FLUSH_AT_CLOSE_BYTES (1 * MIB)
+#define BLOCK_BYTES (8 * KIB)
+/* A descriptor and a little memory each; at full size this covers 2 GiB of rows. */
+#define OPEN_FILES_MAX 128
+#define BLOOM_BITS_PER_KEY 10
+#define INFO_LOG_BYTES_MAX (256 * KIB)
+#define INFO_LOGS_MAX 2
+#define INFO_LOG_LEVEL_WARN 2
+#define MANIFEST_FILE_BYTES_MAX (4 * MIB)
+/* Background writes reach the disk in pieces, so that a sync does not wait for all of them. */
+#define TABLE_BYTES_PER_SYNC (1 * MIB)
+#define BACKGROUND_JOBS 2
+#define CHECKSUM_XXH3 4 /* RocksDB's CRC is computed in software in Debian's build */
+
+struct store {
+	rocksdb_t *db;
+	rocksdb_column_family_handle_t *cf[CF_COUNT];
+	rocksdb_options_t *options;
+	rocksdb_cache_t *block_cache;
+	rocksdb_readoptions_t *get_options;
+	rocksdb_writeoptions_t *write_options;
+	struct group_sync syncs;
+	struct room room;
+	int dir_fd;
+	uint64_t memtable_bytes;
+	/*
+	 * The error, negative, after which the log must not be touched any more; 0. Not for a
+	 * full disk: what RocksDB could not flush for that, it retries.
+	 */
+	atomic_int broken;
+};
+
+struct batch {
+	rocksdb_writebatch_t *wb;
+	struct store *store;
+	void (*release)(void *guard);
+	void *guard;
+};
+
+struct store_iter {
+	rocksdb_iterator_t *it;
+	rocksdb_readoptions_t *options;
+	size_t plen;
+	uint8_t bounds[]; /* the prefix, then the first key behind it */
+};
+
+/*
+ * The C API tells errors as text only. It ends with strerror()'s, or begins with the kind.
+ * A file size limit and a quota are a full disk for whoever writes.
+ */
+static int error_code(const char *text)
+{
+	static const struct {
+		const char *part;
+		int code;
+	} known[] = {
+		{ "No space left on device", ENOSPC },
+		{ "Disk quota exceeded", ENOSPC },
+		{ "File too large", ENOSPC },
+		{ "While lock file", EBUSY },
+		{ "lock hold by current process", EBUSY },
+		{ "Permission denied", EACCES },
+		{ "Read-only file system", EROFS },
+		{ "Too many open files", EMFILE },
+		{ "Cannot allocate memory", ENOMEM },
+		{ "Corruption", EBADMSG },
+		{ "Column families not opened", ENOTSUP },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strstr(text, known[i].part))
+			return known[i].code;
+	return EIO;
+}
+
+/* 0 when text is NULL; frees it. */
+static int take_error(char *text)
+{
+	int code;
+
+	if (!text)
+		return 0;
+	code = error_code(text);
+	rocksdb_free(text);
+	return -code;
+}
+
+static int take_write_error(struct store *st, char *text)
+{
+	int r = take_error(text);
+
+	if (r < 0 && r != -ENOSPC)
+		atomic_store(&st->broken, r);
+	return r;
+}
+
+static rocksdb_block_based_table_options_t *table_options(rocksdb_cache_t *cache)
+{
+	rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
+
+	rocksdb_block_based_options_set_block_cache(t, cache);
+	rocksdb_block_based_options_set_block_size(t, BLOCK_BYTES);
+	rocksdb_block_based_options_set_format_version(t, 5);
+	rocksdb_block_based_options_set_checksum(t, CHECKSUM_XXH3);
+	rocksdb_block_based_options_set_cache_index_and_filter_blocks(t, 1);
+	rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(t, 1);
+	rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(t, 1);
+	rocksdb_block_based_options_set_data_block_index_type(
+		t, rocksdb_block_based_table_data_block_index_type_binary_search_and_hash);
+	/* Taken over by the table options. */
+	rocksdb_block_based_options_set_filter_policy(
+		t, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS_PER_KEY));
+	return t;
+}
+
+static void set_size_options(rocksdb_options_t *o, uint64_t memtable_bytes)
+{
+	uint64_t table_file = TABLE_FILE_MEMTABLES * memtable_bytes;
+
+	rocksdb_options_set_db_write_buffer_size(o, MEMTABLES * memtable_bytes);
+	rocksdb_options_set_write_buffer_size(o, memtable_bytes);
+	rocksdb_options_set_max_write_buffer_number(o, 3);
+	rocksdb_options_set_arena_block_size(o, memtable_bytes / ARENA_BLOCKS);
+	rocksdb_options_set_max_open_files(o, OPEN_FILES_MAX);
+	rocksdb_options_set_table_cache_numshardbits(o, 2);
+	rocksdb_options_set_max_total_wal_size(o, WAL_MEMTABLES * memtable_bytes);
+	rocksdb_options_set_target_file_size_base(o, table_file);
+	rocksdb_options_set_max_bytes_for_level_base(o, 4 * table_file);
+	rocksdb_options_set_max_compaction_bytes(o, 4 * table_file);
+	rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
+	rocksdb_options_set_max_background_jobs(o, BACKGROUND_JOBS);
+	rocksdb_options_set_stats_dump_period_sec(o, 0);
+	rocksdb_options_set_stats_persist_period_sec(o, 0);
+}
+
+static void set_durability_options(rocksdb_options_t *o)
+{
+	rocksdb_options_set_create_if_missing(o, 1);
+	rocksdb_options_set_create_missing_column_families(o, 1);
+	rocksdb_options_set_paranoid_checks(o, 1);
+	rocksdb_options_set_manual_wal_flush(o, 0);
+	rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
+	rocksdb_options_set_bytes_per_sync(o, TABLE_BYTES_PER_SYNC);
+	rocksdb_options_set_max_manifest_file_size(o, MANIFEST_FILE_BYTES_MAX);
+	rocksdb_options_set_skip_stats_update_on_db_open(o, 1);
+}
+
+static void set_log_options(rocksdb_options_t *o)
+{
+	rocksdb_options_set_info_log_level(o, INFO_LOG_LEVEL_WARN);
+	rocksdb_options_set_max_log_file_size(o, INFO_LOG_BYTES_MAX);
+	rocksdb_options_set_keep_log_file_num(o, INFO_LOGS_MAX);
+}
+
+static rocksdb_options_t *new_options(rocksdb_cache_t *cache, uint64_t memtable_bytes)
+{
+	rocksdb_options_t *o = rocksdb_options_create();
+	rocksdb_block_based_table_options_t *t = table_options(cache);
+
+	set_size_options(o, memtable_bytes);
+	set_durability_options(o);
+	set_log_options(o);
+	/* One batch writes the log while the one before goes into the memtables. */
+	rocksdb_options_set_enable_pipelined_write(o, 1);
+	rocksdb_options_set_block_based_table_factory(o, t);
+	rocksdb_block_based_options_destroy(t);
+	return o;
+}
+
+static rocksdb_cache_t *new_block_cache(void)
+{
+	rocksdb_lru_cache_options_t *o = rocksdb_lru_cache_options_create();
+	rocksdb_cache_t *cache;
+
+	rocksdb_lru_cache_options_set_capacity(o, BLOCK_CACHE_BYTES);
+	rocksdb_lru_cache_options_set_num_shard_bits(o, BLOCK_CACHE_SHARD_BITS);
+	cache = rocksdb_cache_create_lru_opts(o);
+	rocksdb_lru_cache_options_destroy(o);
+	return cache;
+}
+
+static char *open_with(struct store *st, const char *dir, int compression)
+{
+	const rocksdb_options_t *options[CF_COUNT];
+	char *text = NULL;
+
+	rocksdb_options_set_compression(st->options, compression);
+	for (size_t i = 0; i < CF_COUNT; i++)
+		options[i] = st->options;
+	st->db = rocksdb_open_column_families(
+		st->options, dir, CF_COUNT, cf_names, options, st->cf, &text);
+	return text;
+}
+
+static int open_db(struct store *st, const char *dir, struct err *err)
+{
+	char *text = open_with(st, dir, rocksdb_lz4_compression);
+	int code;
+
+	if (text && strstr(text, "not linked")) {
+		rocksdb_free(text);
+		text = open_with(st, dir, rocksdb_no_compression);
+	}
+	if (!text)
+		return 0;
+	code = error_code(text);
+	if (code == EBUSY)
+		err_set(err, code, "%s: in use by another process; stop that one first", dir);
+	else if (code == ENOTSUP)
+		err_set(err, code, "%s: written by a newer version; use that one", dir);
+	else
+		err_set(err, code, "%s: cannot open the store: %s", dir, text);
+	rocksdb_free(text);
+	return -code;
+}
+
+static uint64_t memtable_for(uint64_t disk_bytes)
+{
+	uint64_t n = disk_bytes / DISK_PER_MEMTABLE;
+
+	return MIN(MAX(n, MEMTABLE_BYTES_MIN), MEMTABLE_BYTES_MAX);
+}
+
+static int open_folder(struct store *st, const char *dir, struct err *err)
+{
+	struct statvfs disk;
+	int r = io_mkdirs(dir, 0700);
+
+	if (r < 0)
+		return err_sys(err, -r, "%s: cannot make the folder", dir);
+	st->dir_fd = st->room.dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (st->dir_fd < 0 || fstatvfs(st->dir_fd, &disk) < 0)
+		return err_sys(err, errno, "%s: cannot open the folder", dir);
+	st->memtable_bytes = memtable_for((uint64_t)disk.f_blocks * disk.f_frsize);
+	r = room_check(&st->room, 0, FLUSH_RESERVE_MEMTABLES * st->memtable_bytes);
+	if (r < 0)
+		return err_set(err, -r, "%s: the disk is full; make %llu MiB free", dir,
+			(unsigned long long)(ROW_RESERVE_MEMTABLES * st->memtable_bytes / MIB));
+	return 0;
+}
+
+static int open_all(struct store *st, const char *dir, struct err *err)
+{
+	int r = open_folder(st, dir, err);
+
+	if (r < 0)
+		return r;
+	st->block_cache = new_block_cache();
+	st->options = new_options(st->block_cache, st->memtable_bytes);
+	st->get_options = rocksdb_readoptions_create();
+	st->write_options = rocksdb_writeoptions_create();
+	return open_db(st, dir, err);
+}
+
+int store_open(const char *dir, struct store **ret, struct err *err)
+{
+	struct store *st = calloc(1, sizeof *st);
+	int r;
+
+	if (!st)
+		return err_sys(err, ENOMEM, "%s", dir);
+	group_sync_init(&st->syncs);
+	room_init(&st->room);
+	st->dir_fd = -1;
+	r = open_all(st, dir, err);
+	if (r < 0) {
+		store_free(st);
+		return r;
+	}
+	*ret = st;
+	return 0;
+}
+
+static uint64_t unflushed_bytes(struct store *st, enum store_cf cf)
+{
+	uint64_t n = 0;
+
+	if (rocksdb_property_int_cf(st->db, st->cf[cf], "rocksdb.cur-size-active-mem-table", &n))
+		return 0;
+	return n;
+}
+
+static bool has_flush_room(struct store *st)
+{
+	return room_check(&st->room, 0, FLUSH_RESERVE_MEMTABLES * st->memtable_bytes) == 0;
+}
+
+/* So that the next open has little to replay. A failure costs only that. */
+static void flush_large(struct store *st)
+{
+	rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+
+	for (int i = 0; i < CF_COUNT; i++) {
+		char *text = NULL;
+
+		if (unflushed_bytes(st, i) < FLUSH_AT_CLOSE_BYTES)
+			continue;
+		rocksdb_flush_cf(st->db, o, st->cf[i], &text);
+		rocksdb_free(text);
+	}
+	rocksdb_flushoptions_destroy(o);
+}
+
+static void close_db(struct store *st)
+{
+	/* Best effort: who needs durability has called store_sync() and seen its result. */
+	int ignored = store_sync(st);
+
+	(void)ignored;
+	if (!atomic_load(&st->broken) && has_flush_room(st))
+		flush_large(st);
+	for (size_t i = 0; i < CF_COUNT; i++)
+		rocksdb_column_family_handle_destroy(st->cf[i]);
+	rocksdb_close(st->db);
+}
+
+void store_free(struct store *st)
+{
+	if (!st)
+		return;
+	if (st->db)
+		close_db(st);
+	if (st->options) {
+		rocksdb_writeoptions_destroy(st->write_options);
+		rocksdb_readoptions_destroy(st->get_options);
+		rocksdb_options_destroy(st->options);
+		rocksdb_cache_destroy(st->block_cache);
+	}
+	group_sync_done(&st->syncs);
+	room_done(&st->room);
+	if (st->dir_fd >= 0)
+		close(st->dir_fd);
+	free(st);
+}
+
+int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, struct buf *ret)
+{
+	char *text = NULL;
+	rocksdb_pinnableslice_t *pinned =
+		rocksdb_get_pinned_cf(st->db, st->get_options, st->cf[cf], key, klen, &text);
+	const char *value;
+	size_t vlen;
+	int r = 0;
+
+	if (text)
+		return take_error(text);
+	if (!pinned)
+		return 0;
+	value = rocksdb_pinnableslice_value(pinned, &vlen);
+	if (ret)
+		r = buf_append(ret, value, vlen);
+	rocksdb_pinnableslice_destroy(pinned);
+	return r < 0 ? r : 1;
+}
+
+int batch_new(struct store *st, struct batch **ret)
+{
+	struct batch *b = malloc(sizeof *b);
+
+	if (!b)
+		return -ENOMEM;
+	b->wb = rocksdb_writebatch_create();
+	b->store = st;
+	b->release = NULL;
+	b->guard = NULL;
+	*ret = b;
+	return 0;
+}
+
+void batch_set_guard(struct batch *b, void (*release)(void *guard), void *guard)
+{
+	assert(!b->guard);
+	b->release = release;
+	b->guard = guard;
+}
+
+void *batch_guard(const struct batch *b)
+{
+	return b->guard;
+}
+
+static void release_guard(struct batch *b)
+{
+	if (b->guard)
+		b->release(steal(b->guard));
+}
+
+void batch_free(struct batch *b)
+{
+	if (!b)
+		return;
+	release_guard(b);
+	rocksdb_writebatch_destroy(b->wb);
+	free(b);
+}
+
+void batch_put(struct batch *b, enum store_cf cf, const void *key, size_t klen, const void *value,
+	size_t vlen)
+{
+	rocksdb_writebatch_put_cf(b->wb, b->store->cf[cf], key, klen, value, vlen);
+}
+
+void batch_del(struct batch *b, enum store_cf cf, const void *key, size_t klen)
+{
+	rocksdb_writebatch_delete_cf(b->wb, b->store->cf[cf], key, klen);
+}
+
+void batch_mark(struct batch *b)
+{
+	rocksdb_writebatch_set_save_point(b->wb);
+}
+
+void batch_rewind(struct batch *b)
+{
+	char *text = NULL;
+
+	rocksdb_writebatch_rollback_to_save_point(b->wb, &text);
+	(void)take_error(text); /* there is no mark: nothing to take back */
+}
+
+size_t batch_count(const struct batch *b)
+{
+	return (size_t)rocksdb_writebatch_count(b->wb);
+}
+
+int store_room(struct store *st, uint64_t n)
+{
+	return room_check_patiently(&st->room, n, DATA_RESERVE_MEMTABLES * st->memtable_bytes);
+}
+
+int store_room_to_move(struct store *st, uint64_t n)
+{
+	return room_check(&st->room, n, MOVE_RESERVE_MEMTABLES * st->memtable_bytes);
+}
+
+int store_disk(struct store *st, struct store_disk *ret)
+{
+	struct statvfs disk;
+
+	if (fstatvfs(st->dir_fd, &disk) < 0)
+		return -errno;
+	ret->total = (uint64_t)disk.f_blocks * disk.f_frsize;
+	ret->free = (uint64_t)disk.f_bavail * disk.f_frsize;
+	ret->refused_below = DATA_RESERVE_MEMTABLES * st->memtable_bytes;
+	return 0;
+}
+
+void store_set_watch(struct store *st, const struct room_watch *watch)
+{
+	room_set_watch(&st->room, watch);
+}
+
+/*
+ * Asks for each batch: now and then would do for what we write, but compaction and other
+ * programs can fill the disk between two of ours.
+ */
+static int check_commit(struct store *st, struct batch *b, uint64_t reserve)
+{
+	size_t n;
+	int r = atomic_load(&st->broken);
+
+	if (r < 0)
+		return r;
+	rocksdb_writebatch_data(b->wb, &n);
+	return room_check(&st->room, n, reserve * st->memtable_bytes);
+}
+
+static int commit(struct store *st, struct batch *b, uint64_t reserve)
+{
+	char *text = NULL;
+	int r;
+
+	assert(b->store == st);
+	if (batch_count(b) == 0) {
+		release_guard(b);
+		return 0;
+	}
+	r = fault_point("store_commit");
+	if (r == 0)
+		r = check_commit(st, b, reserve);
+	if (r < 0)
+		return r;
+	rocksdb_write(st->db, st->write_options, b->wb, &text);
+	if (text)
+		return take_write_error(st, text);
+	rocksdb_writebatch_clear(b->wb);
+	release_guard(b);
+	return 0;
+}
+
+int store_commit(struct store *st, struct batch *b)
+{
+	return commit(st, b, ROW_RESERVE_MEMTABLES);
+}
+
+int store_commit_urgent(struct store *st, struct batch *b)
+{
+	return commit(st, b, URGENT_RESERVE_MEMTABLES);
+}
+
+static int sync_log(void *ctx)
+{
+	struct store *st = ctx;
+	char *text = NULL;
+	int r = atomic_load(&st->broken);
+
+	if (r == 0)
+		r = fault_point("store_sync");
+	if (r < 0)
+		return r;
+	rocksdb_flush_wal(st->db, 1, &text);
+	return take_write_error(st, text);
+}
+
+int store_sync(struct store *st)
+{
+	return group_sync_run(&st->syncs, sync_log, st);
+}
+
+/* The first key behind all that begin with p[0..n); 0 when there is none (all bytes 0xff). */
+static size_t key_after_prefix(const uint8_t *p, size_t n, uint8_t *ret)
+{
+	while (n && p[n - 1] == 0xff)
+		n--;
+	if (n == 0)
+		return 0;
+	memcpy(ret, p, n);
+	ret[n - 1]++;
+	return n;
+}
+
+int store_iter_new(struct store *st, enum store_cf cf, const void *prefix, size_t plen,
+	struct store_iter **ret)
+{
+	struct store_iter *it = malloc(sizeof *it + 2 * plen);
+	size_t after_len;
+
+	if (!it)
+		return -ENOMEM;
+	it->plen = plen;
+	if (plen)
+		memcpy(it->bounds, prefix, plen);
+	it->options = rocksdb_readoptions_create();
+	after_len = key_after_prefix(it->bounds, plen, it->bounds + plen);
+	if (after_len)
+		rocksdb_readoptions_set_iterate_upper_bound(
+			it->options, (const char *)it->bounds + plen, after_len);
+	/* A long readdir must not be the one that deletes compacted files. */
+	rocksdb_readoptions_set_background_purge_on_iterator_cleanup(it->options, 1);
+	it->it = rocksdb_create_iterator_cf(st->db, it->options, st->cf[cf]);
+	store_iter_seek(it, prefix, plen);
+	*ret = it;
+	return 0;
+}
+
+void store_iter_free(struct store_iter *it)
+{
+	if (!it)
+		return;
+	rocksdb_iter_destroy(it->it);
+	rocksdb_readoptions_destroy(it->options);
+	free(it);
+}
+
+void store_iter_seek(struct store_iter *it, const void *key, size_t klen)
+{
+	if (klen)
+		rocksdb_iter_seek(it->it, key, klen);
+	else
+		rocksdb_iter_seek_to_first(it->it);
+}
+
+int store_iter_valid(struct store_iter *it)
+{
+	char *text = NULL;
+
+	if (rocksdb_iter_valid(it->it))
+		return 1;
+	rocksdb_iter_get_error(it->it, &text);
+	return take_error(text);
+}
+
+void store_iter_next(struct store_iter *it)
+{
+	rocksdb_iter_next(it->it);
+}
+
+struct slice store_iter_key(struct store_iter *it)
+{
+	struct slice s;
+
+	s.p = (const uint8_t *)rocksdb_iter_key(it->it, &s.n);
+	return s;
+}
+
+struct slice store_iter_value(struct store_iter *it)
+{
+	struct slice s;
+
+	s.p = (const uint8_t *)rocksdb_iter_value(it->it, &s.n);
+	return s;
+}
+
+uint64_t store_estimate(struct store *st, enum store_cf cf)
+{
+	uint64_t n = 0;
+
+	if (rocksdb_property_int_cf(st->db, st->cf[cf], "rocksdb.estimate-num-keys", &n))
+		return 0;
+	return n;
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "clock.h"
+#include "meta/tree_internal.h"
+
+#include <errno.h>
+#include <sys/xattr.h>
+
+static int xattr_name_check(struct slice name)
+{
+	if (name.n == 0 || name.n > XATTR_NAME_BYTES_MAX || memchr(name.p, '\0', name.n))
+		return -ERANGE;
+	return 0;
+}
+
+/* One row read for nodes that have none, which is what most questions are about. */
+static int has_xattrs(struct tree *t, uint64_t node)
+{
+	struct node n;
+	int r = tree_get(t, node, &n);
+
+	if (r <= 0)
+		return r < 0 ? r : -ENOENT;
+	return n.has_xattrs;
+}
+
+int tree_getxattr(struct tree *t, uint64_t node, struct slice name, struct buf *ret)
+{
+	struct row_key k;
+	_cleanup_buf_ struct buf row = { 0 };
+	struct slice value;
+	uint64_t entry;
+	int r = xattr_name_check(name);
+
+	if (r == 0)
+		r = has_xattrs(t, node);
+	if (r <= 0)
+		return r < 0 ? r : -ENODATA;
+	k = key_child(node, name);
+	r = store_get(t->store, CF_XATTR, k.b, k.n, &row);
+	if (r <= 0)
+		return r < 0 ? r : -ENODATA;
+	r = xattr_decode((struct slice){ row.data, row.len }, &entry, &value);
+	return r < 0 ? r : buf_append(ret, value.p, value.n);
+}
+
+int tree_listxattr(struct tree *t, uint64_t node, struct buf *ret)
+{
+	_cleanup_iter_ struct store_iter *it = NULL;
+	struct row_key k = key_id(node);
+	int r = has_xattrs(t, node);
+
+	if (r > 0)
+		r = store_iter_new(t->store, CF_XATTR, k.b, k.n, &it);
+	if (!it)
+		return r;
+	for (store_iter_seek(it, k.b, k.n); (r = store_iter_valid(it)) > 0; store_iter_next(it)) {
+		struct slice name;
+		uint64_t id;
+
+		r = key_child_parse(store_iter_key(it), &id, &name);
+		if (r == 0)
+			r = buf_append(ret, name.p, name.n);
+		if (r == 0)
+			r = buf_append(ret, "", 1);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+static int add_bytes(void *ctx, struct slice key, struct slice value)
+{
+	*(uint64_t *)ctx += key.n - 8 + value.n - ROW_HEAD;
+	return 0;
+}
+
+/* What the node carries altogether once the value is in. */
+static int bytes_fit(struct view *v, const struct change *c, bool had, struct slice old)
+{
+	uint64_t total = 0;
+	int r = view_each(v, CF_XATTR, c->node, add_bytes, &total);
+
+	if (r < 0)
+		return r;
+	if (had)
+		total -= c->xattr.name.n + old.n;
+	return total + c->xattr.name.n + c->xattr.value.n > XATTR_NODE_BYTES_MAX ? -ENOSPC : 0;
+}
+
+static int set_check(struct view *v, const struct change *c, bool has, int flags)
+{
+	struct slice old = { 0 };
+	int r = has ? view_xattr(v, c->node, c->xattr.name, &old) : 0;
+
+	if (r < 0)
+		return r;
+	if (c->kind == CHANGE_REMOVEXATTR)
+		return r ? 0 : -ENODATA;
+	if (r && (flags & XATTR_CREATE))
+		return -EEXIST;
+	if (!r && (flags & XATTR_REPLACE))
+		return -ENODATA;
+	return bytes_fit(v, c, r, old);
+}
+
+static int change_locked(struct tree *t, const struct change *c, int flags)
+{
+	_cleanup_view_ struct view v;
+	struct outbox_entry e = { .change = *c };
+	struct node_rec rec;
+	int r;
+
+	tree_view(t, &v);
+	r = view_node(&v, c->node, &rec);
+	if (r <= 0)
+		return r < 0 ? r : -ENOENT;
+	r = set_check(&v, c, rec.tag & NODE_HAS_XATTRS, flags);
+	return r < 0 ? r : outbox_commit(t, &v, &e, 1);
+}
+
+static int change_xattr(struct tree *t, struct change *c, int flags)
+{
+	int r;
+
+	c->time_ns = clock_real_ns();
+	c->attr.ctime_ns = c->time_ns;
+	{
+		SCOPED_LOCK(&t->lock);
+		r = change_locked(t, c, flags);
+	}
+	if (r == 0)
+		outbox_notify(t);
+	return r;
+}
+
+int tree_setxattr(struct tree *t, uint64_t node, struct slice name, struct slice value, int flags)
+{
+	struct change c = {
+		.kind = CHANGE_SETXATTR,
+		.node = node,
+		.xattr = { name, value },
+	};
+	int r = xattr_name_check(name);
+
+	if (r < 0)
+		return r;
+	if (value.n > XATTR_VALUE_BYTES_MAX)
+		return -E2BIG;
+	if (flags & ~(XATTR_CREATE | XATTR_REPLACE))
+		return -EINVAL;
+	return change_xattr(t, &c, flags);
+}
+
+int tree_removexattr(struct tree *t, uint64_t node, struct slice name)
+{
+	struct change c = { .kind = CHANGE_REMOVEXATTR, .node = node, .xattr.name = name };
+	int r = xattr_name_check(name);
+
+	return r < 0 ? r : change_xattr(t, &c, 0);
+}
