@@ -149,8 +149,35 @@ static int insert_device(struct db *db, int64_t account, const char *name,
 	return r < 0 ? r : 0;
 }
 
-static int add_device(struct db *db, int64_t account, const char *name,
-	char ret_token[TOKEN_TEXT_BYTES], int64_t *ret, struct err *err)
+/* 1 when the device is there and the account's, 0 when not. A revoked one comes in again. */
+static int renew_device(struct db *db, int64_t account, int64_t device, const char *name,
+	const struct digest *token_hash, struct err *err)
+{
+	DB_STMT(s, db,
+		"UPDATE device SET name = ?3, token_hash = ?4, revoked_ns = NULL"
+		" WHERE id = ?1 AND account = ?2 RETURNING id",
+		err);
+
+	db_bind_int(s, 1, device);
+	db_bind_int(s, 2, account);
+	db_bind_text(s, 3, name);
+	db_bind_blob(s, 4, token_hash->b, DIGEST_BYTES);
+	return db_step(s, err);
+}
+
+/* *device: which it says it is, 0 for a new one; and which it is. */
+static int put_device(struct db *db, int64_t account, const char *name,
+	const struct digest *token_hash, int64_t *device, struct err *err)
+{
+	int r = *device ? renew_device(db, account, *device, name, token_hash, err) : 0;
+
+	if (r == 0)
+		return insert_device(db, account, name, token_hash, device, err);
+	return r < 0 ? r : 0;
+}
+
+static int let_in(struct db *db, const char *name, char ret_token[TOKEN_TEXT_BYTES],
+	struct identity *who, struct err *err)
 {
 	uint8_t token[TOKEN_BYTES];
 	struct digest hash;
@@ -162,17 +189,17 @@ static int add_device(struct db *db, int64_t account, const char *name,
 	r = db_begin(db, err);
 	if (r < 0)
 		return r;
-	r = end(db, insert_device(db, account, name, &hash, ret, err), err);
+	r = end(db, put_device(db, who->user, name, &hash, &who->device, err), err);
 	if (r == 0)
 		hex_encode(token, sizeof token, ret_token);
 	return r;
 }
 
 int auth_login(struct db *db, const char *name, const char *password, const char *device_name,
-	char ret_token[TOKEN_TEXT_BYTES], struct identity *ret, struct err *err)
+	int64_t device, char ret_token[TOKEN_TEXT_BYTES], struct identity *ret, struct err *err)
 {
 	struct password_hash stored;
-	struct identity who = { 0 };
+	struct identity who = { .device = device };
 	int r = auth_check_label("device's name", device_name, err), known;
 
 	if (r < 0)
@@ -185,7 +212,7 @@ int auth_login(struct db *db, const char *name, const char *password, const char
 		return r;
 	if (r == 0)
 		return err_set(err, EACCES, "name or password are wrong");
-	r = add_device(db, who.user, device_name, ret_token, &who.device, err);
+	r = let_in(db, device_name, ret_token, &who, err);
 	if (r == 0)
 		*ret = who;
 	return r;
@@ -348,8 +375,10 @@ static int next_number(struct db *db, int64_t drive, uint32_t *ret, struct err *
 	if (r <= 0)
 		return r < 0 ? r : err_set(err, ENOENT, "no such drive");
 	number = db_int(s, 0);
-	if (number < 1 || number > NODE_DEVICE_MAX)
-		return err_set(err, EDQUOT, "the drive has no device numbers left");
+	if (number < 1 || number > NODE_DEVICE_GIVEN_MAX)
+		return err_set(err, EDQUOT,
+			"the drive has no device numbers left: it has given all %u to devices",
+			NODE_DEVICE_GIVEN_MAX);
 	*ret = (uint32_t)number;
 	return 0;
 }

@@ -29,9 +29,14 @@ int auth_check_label(const char *what, const char *text, struct err *err) must_c
 int auth_add_user(
 	struct db *db, const char *name, const char *password, struct err *err) must_check;
 int auth_find_user(struct db *db, const char *name, int64_t *ret, struct err *err) must_check;
-/* -EACCES for a wrong name or password alike, after the same time. */
+/*
+ * A new token, and the device it is for: `device`, when that is one of this user's, revoked or
+ * not, whose earlier token ends; else (0, or another's) a new one. -EACCES for a wrong name or
+ * password alike, after the same time.
+ */
 int auth_login(struct db *db, const char *name, const char *password, const char *device_name,
-	char ret_token[TOKEN_TEXT_BYTES], struct identity *ret, struct err *err) must_check;
+	int64_t device, char ret_token[TOKEN_TEXT_BYTES], struct identity *ret,
+	struct err *err) must_check;
 /* What is stored of a token. -EACCES when the text cannot be one. */
 int auth_token_hash(const char *token, struct digest *ret) must_check;
 /* -EACCES. */

@@ -7,8 +7,17 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <strings.h>
 
 #define RETRY_AFTER_S "1"
+
+bool media_type_is(const char *text, const char *type)
+{
+	size_t n = strlen(type);
+
+	text += strspn(text, " \t");
+	return strncasecmp(text, type, n) == 0 && (!text[n] || strchr(",; \t", text[n]));
+}
 
 static void answer_json(struct exchange *x, unsigned status, const json_t *json)
 {

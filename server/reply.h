@@ -19,6 +19,9 @@ static inline void cleanup_json_p(json_t **j)
 }
 #define _cleanup_json_ _cleanup_(cleanup_json_p)
 
+/* Whether a Content-Type, or one item of an Accept, is that type, whatever its parameters. */
+bool media_type_is(const char *text, const char *type);
+
 void reply_empty(struct request *rq, unsigned status);
 /* Takes what the buffer holds. */
 void reply_bytes(struct request *rq, unsigned status, const char *type, struct buf *body);

@@ -88,27 +88,33 @@ static enum httpd_next refuse_token(struct exchange *x)
 		x, 401, "unauthorized", "this needs a valid token: Authorization: Bearer TOKEN");
 }
 
-static bool has_type(const struct exchange *x, const char *want)
+/* Nothing is taken for what the route wants. False: neither that nor JSON in its place. */
+static bool take_type(struct request *rq)
 {
-	const char *type = exchange_header(x, "Content-Type");
-	size_t n = strlen(want);
+	const struct route *route = rq->route;
+	const char *type = exchange_header(rq->x, "Content-Type");
 
-	return !type || (strncasecmp(type, want, n) == 0 && (!type[n] || strchr("; \t", type[n])));
+	if (!type || media_type_is(type, route->body_type))
+		return true;
+	rq->json_body = route->json_max && media_type_is(type, TYPE_JSON);
+	return rq->json_body;
 }
 
 /* After the token: may the body come? */
 static enum httpd_next accept_body(struct request *rq)
 {
 	uint64_t n = exchange_body_length(rq->x);
+	bool typed = n == 0 || rq->route->body_max == 0 || take_type(rq);
+	size_t max = rq->json_body ? rq->route->json_max : rq->route->body_max;
 
 	if (rq->route->body_max == 0 && n > 0)
 		return refuse(rq->x, 413, "too_large", "this route takes no body");
-	if (n != UINT64_MAX && n > rq->route->body_max)
+	if (n != UINT64_MAX && n > max)
 		return refuse(rq->x, 413, "too_large", "the body is too long");
-	if (rq->route->body_max && n > 0 && !has_type(rq->x, rq->route->body_type))
+	if (!typed)
 		return refuse(rq->x, 415, "wrong_type",
 			"the body has another type than this route takes");
-	exchange_set_body_max(rq->x, rq->route->body_max);
+	exchange_set_body_max(rq->x, max);
 	if (!exchange_reserve(rq->x))
 		return refuse(rq->x, 503, "busy", "the server is busy; try again");
 	return HTTPD_BODY;

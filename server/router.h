@@ -33,6 +33,7 @@ struct request {
 	struct arena *arena; /* of the decoded body */
 	struct commit *commit_body;
 	uint64_t since;
+	bool json_body; /* the body came as JSON, not as CBOR */
 };
 
 /* Which threads run the route. */
@@ -48,6 +49,7 @@ struct route {
 	const char *body_type;
 	/* On a worker. Answers with one of reply.h, now or later. */
 	void (*handle)(struct request *rq, struct context *c);
+	size_t json_max; /* 0: bodies of body_type only; else JSON is taken too, so much of it */
 };
 
 /* All routes; the last one has no method. */

@@ -34,14 +34,14 @@ const char *request_text(struct request *rq, const json_t *object, const char *n
 }
 
 static void login(struct request *rq, struct context *c, const char *user, const char *password,
-	const char *device)
+	const char *device, int64_t device_id)
 {
 	const char *peer = exchange_peer(rq->x);
 	_cleanup_json_ json_t *answer = NULL;
 	char token[TOKEN_TEXT_BYTES];
 	struct identity who;
 	struct err err = { 0 };
-	int r = auth_login(c->db, user, password, device, token, &who, &err);
+	int r = auth_login(c->db, user, password, device, device_id, token, &who, &err);
 
 	if (r == -EACCES) {
 		log_info("login: refused for %s", peer);
@@ -53,25 +53,42 @@ static void login(struct request *rq, struct context *c, const char *user, const
 		reply_failure(rq, r, &err);
 		return;
 	}
+	/* The device's earlier token. */
+	token_cache_revoke(rq->app->tokens, who.device);
 	answer = json_pack("{s:s, s:I, s:s}", "token", token, "device_id", (json_int_t)who.device,
 		"user", user);
 	reply_json(rq, 200, answer);
+}
+
+/* Absent: 0, which no device has. False: answered already. */
+static bool take_device_id(struct request *rq, const json_t *body, int64_t *ret)
+{
+	const json_t *id = json_object_get(body, "device_id");
+
+	if (id && (!json_is_integer(id) || json_integer_value(id) < 1)) {
+		reply_error(rq, 400, "malformed", "\"device_id\" must be a number from 1");
+		return false;
+	}
+	*ret = json_integer_value(id);
+	return true;
 }
 
 void route_login(struct request *rq, struct context *c)
 {
 	_cleanup_json_ json_t *body = request_json(rq);
 	const char *user, *password, *device;
+	int64_t device_id;
 	unsigned wait_s;
 	char text[16];
 
 	if (!body || !(user = request_text(rq, body, "user")) ||
 		!(password = request_text(rq, body, "password")) ||
-		!(device = request_text(rq, body, "device")))
+		!(device = request_text(rq, body, "device")) ||
+		!take_device_id(rq, body, &device_id))
 		return;
 	wait_s = login_limit_attempt(rq->app->login_limit, user, exchange_peer(rq->x));
 	if (wait_s == 0) {
-		login(rq, c, user, password, device);
+		login(rq, c, user, password, device, device_id);
 		return;
 	}
 	snprintf(text, sizeof text, "%u", wait_s);

@@ -4,6 +4,7 @@
 
 #include "bounds.h"
 #include "clock.h"
+#include "messages.h"
 #include "number.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@ static void page(struct request *rq, struct context *c)
 	if (r < 0)
 		reply_failure(rq, r, &err);
 	else
-		reply_bytes(rq, 200, TYPE_CBOR, &b);
+		reply_message(rq, 200, WIRE_CHANGES, &b);
 }
 
 /* The role can have been taken away meanwhile. */

@@ -4,16 +4,20 @@
 
 #include "bounds.h"
 #include "chunk/pack.h"
+#include "messages.h"
 
 #include <errno.h>
 
 /* Decodes the body; false: answered already. */
 static bool take_ids(struct request *rq, size_t max, struct id_list *ret)
 {
-	const struct buf *body = exchange_body(rq->x);
+	_cleanup_buf_ struct buf translated = { 0 };
 	struct err err = { 0 };
-	int r = id_list_decode(body->data, body->len, max, ret, &rq->arena, &err);
+	struct slice body;
+	int r = message_body(rq, WIRE_ID_LIST, &translated, &body, &err);
 
+	if (r == 0)
+		r = id_list_decode(body.p, body.n, max, ret, &rq->arena, &err);
 	if (r < 0)
 		reply_failure(rq, r, &err);
 	return r == 0;
@@ -38,7 +42,10 @@ void route_missing(struct request *rq, struct context *c)
 	if (!take_ids(rq, MISSING_IDS_MAX, &ids))
 		return;
 	r = vault_missing(c->vault, rq->access.drive, &ids, &b, &err);
-	reply_result(rq, r, TYPE_CBOR, &b, &err);
+	if (r < 0)
+		reply_failure(rq, r, &err);
+	else
+		reply_message(rq, 200, WIRE_ID_LIST, &b);
 }
 
 /* -EBADMSG when the bytes are no pack or hold too much. */

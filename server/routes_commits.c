@@ -3,6 +3,7 @@
 #include "routes.h"
 
 #include "bounds.h"
+#include "messages.h"
 #include "number.h"
 
 #include <errno.h>
@@ -23,7 +24,7 @@ static void finish(struct commit_job *job)
 	if (r < 0)
 		reply_failure(rq, r, &t->err);
 	else
-		reply_bytes(rq, t->reply.seq ? 200 : 409, TYPE_CBOR, &b);
+		reply_message(rq, t->reply.seq ? 200 : 409, WIRE_COMMIT_REPLY, &b);
 	arena_free(arena);
 }
 
@@ -53,8 +54,9 @@ static bool take_number(struct request *rq, struct context *c, uint32_t *ret)
 
 void route_commit(struct request *rq, struct context *c)
 {
-	const struct buf *body = exchange_body(rq->x);
+	_cleanup_buf_ struct buf translated = { 0 };
 	struct err err = { 0 };
+	struct slice body;
 	uint32_t number;
 	int r;
 
@@ -63,13 +65,15 @@ void route_commit(struct request *rq, struct context *c)
 	rq->commit_body = calloc(1, sizeof *rq->commit_body);
 	r = rq->commit_body ? 0 : err_sys(&err, ENOMEM, "commit");
 	if (r == 0)
-		r = commit_decode(body->data, body->len, rq->commit_body, &rq->arena, &err);
+		r = message_body(rq, WIRE_COMMIT, &translated, &body, &err);
+	if (r == 0)
+		r = commit_decode(body.p, body.n, rq->commit_body, &rq->arena, &err);
 	if (r < 0) {
 		reply_failure(rq, r, &err);
 		return;
 	}
 	rq->commit = (struct commit_job){
-		.bytes = body->len,
+		.bytes = body.n,
 		.task = { .drive = rq->access.drive,
 			.who = { .device = rq->who.device, .number = number },
 			.commit = rq->commit_body },

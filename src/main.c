@@ -27,7 +27,7 @@ static int login(struct account *who, const char *password, struct err *err)
 	int r = connect_to(who, &c, err);
 
 	if (r == 0)
-		r = client_login(c, who->user, password, who->device, &answer, err);
+		r = client_login(c, who->user, password, who->device, who->device_id, &answer, err);
 	if (r < 0)
 		return r;
 	free(who->token);

@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+
+#define BACKGROUND_NICE 5
 
 struct task {
 	struct task *next;
@@ -103,6 +106,13 @@ int workers_submit(struct workers *w, void (*fn)(void *arg), void *arg)
 	pthread_cond_signal(&w->work);
 	pthread_mutex_unlock(&w->lock);
 	return 0;
+}
+
+void thread_set_background(void)
+{
+	/* A thread that is not allowed to stays as it is: only speed is at stake. */
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), BACKGROUND_NICE) < 0)
+		errno = 0;
 }
 
 size_t workers_pending(struct workers *w)

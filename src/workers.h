@@ -21,6 +21,12 @@ void workers_free(struct workers *w);
 int workers_submit(struct workers *w, void (*fn)(void *arg), void *arg) must_check;
 /* How many submitted tasks have not ended. */
 size_t workers_pending(struct workers *w);
+/*
+ * The calling thread's work can wait: others that want the CPU come first. For threads that work
+ * behind people's backs, never for one that somebody waits for.
+ */
+void thread_set_background(void);
+
 /* Waits until nothing is pending. */
 void workers_drain(struct workers *w);
 

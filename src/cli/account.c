@@ -13,15 +13,21 @@
 #define URL_BYTES_MAX 1024
 #define HOST_BYTES_MAX 255
 
+static void drop_token(struct account *a)
+{
+	if (a->token)
+		explicit_bzero(a->token, strlen(a->token));
+	free(a->token);
+	a->token = NULL;
+}
+
 void account_done(struct account *a)
 {
 	free(a->url);
 	free(a->user);
 	free(a->device);
 	free(a->device_id);
-	if (a->token)
-		explicit_bzero(a->token, strlen(a->token));
-	free(a->token);
+	drop_token(a);
 	free(a->ca_file);
 	*a = (struct account){ 0 };
 }
@@ -36,7 +42,7 @@ static int from_json(const json_t *object, struct account *ret)
 		r = json_text_copy(object, "device", &ret->device);
 	if (r == 0)
 		r = json_text_copy(object, "device_id", &ret->device_id);
-	if (r == 0)
+	if (r == 0 && json_object_get(object, "token"))
 		r = json_text_copy(object, "token", &ret->token);
 	if (r == 0 && json_get_path(object, "ca_file", &ret->ca_file) == -ENOMEM)
 		r = -ENOMEM;
@@ -62,18 +68,23 @@ int account_load(const struct home *h, struct account *ret, struct err *err)
 
 int account_require(const struct home *h, struct account *ret, struct err *err)
 {
-	int r = account_load(h, ret, err);
+	_cleanup_account_ struct account a = { 0 };
+	int r = account_load(h, &a, err);
 
-	if (r == 0)
+	if (r < 0)
+		return r;
+	if (!a.token)
 		return err_set(err, ENOENT,
 			"this device is not logged in; log in first: varve login URL --user NAME");
-	return r < 0 ? r : 0;
+	*ret = a;
+	a = (struct account){ 0 };
+	return 0;
 }
 
 int account_save(const struct home *h, const struct account *a, struct err *err)
 {
 	_cleanup_free_ char *path = path_join(h->config, "account.json");
-	_cleanup_json_ json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s}", "url", a->url,
+	_cleanup_json_ json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:s*}", "url", a->url,
 		"user", a->user, "device", a->device, "device_id", a->device_id, "token", a->token);
 	int r = home_make_dir(h->config, err);
 
@@ -86,15 +97,10 @@ int account_save(const struct home *h, const struct account *a, struct err *err)
 	return json_file_save(path, object, err);
 }
 
-int account_remove(const struct home *h, struct err *err)
+int account_log_out(const struct home *h, struct account *a, struct err *err)
 {
-	_cleanup_free_ char *path = path_join(h->config, "account.json");
-
-	if (!path)
-		return err_sys(err, ENOMEM, "account");
-	if (unlink(path) < 0 && errno != ENOENT)
-		return err_sys(err, errno, "cannot remove %s", path);
-	return 0;
+	drop_token(a);
+	return account_save(h, a, err);
 }
 
 static int bad_url(struct err *err, const char *text, const char *why)

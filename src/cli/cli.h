@@ -46,7 +46,7 @@ struct mount_plan {
 
 /* Each: 0 or -errno with words for people. */
 struct cli_calls {
-	/* Fills who->token and who->device_id from url, user, device, ca_file. */
+	/* Fills who->token and ->device_id from url, user, device, ca_file and an old device_id. */
 	int (*login)(struct account *who, const char *password, struct err *err);
 	int (*logout)(const struct account *who, struct err *err);
 	int (*drives)(const struct account *who, struct server_drives *ret, struct err *err);

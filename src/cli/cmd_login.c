@@ -203,10 +203,29 @@ static int other_account(const struct account *old, struct err *err)
 		old->user, old->url, old->device);
 }
 
+static bool same_account(const struct account *a, const struct account *b)
+{
+	return strcmp(a->url, b->url) == 0 && strcmp(a->user, b->user) == 0;
+}
+
+/* The device that it was before, by the name that it is given now or had. */
+static void take_over(const struct login_args *args, struct account *old, struct account *a)
+{
+	if (args->device) {
+		free(old->device);
+		old->device = steal(a->device);
+	}
+	free(old->ca_file);
+	old->ca_file = steal(a->ca_file);
+	account_done(a);
+	*a = *old;
+	*old = (struct account){ 0 };
+}
+
 /*
- * What this device has of its drives belongs to its token: another account, or another name,
- * begins with a logout. A token that still works is kept, because a new one would be a new
- * device: *ret_valid.
+ * What this device has of its drives belongs to the device at the server: with the same account
+ * it stays the same device, and another account, or another name, begins with a logout. A token
+ * that still works is kept: *ret_valid.
  */
 static int check_old_account(const struct cli_calls *calls, const struct login_args *args,
 	const struct home *h, struct account *a, bool *ret_valid, struct err *err)
@@ -217,14 +236,14 @@ static int check_old_account(const struct cli_calls *calls, const struct login_a
 
 	if (r <= 0)
 		return r;
-	if (strcmp(old.url, a->url) != 0 || strcmp(old.user, a->user) != 0 ||
-		(args->device && strcmp(old.device, a->device) != 0))
+	if (old.token &&
+		(!same_account(&old, a) || (args->device && strcmp(old.device, a->device) != 0)))
 		return other_account(&old, err);
-	free(old.ca_file);
-	old.ca_file = steal(a->ca_file);
-	account_done(a);
-	*a = old;
-	old = (struct account){ 0 };
+	if (!same_account(&old, a))
+		return 0;
+	take_over(args, &old, a);
+	if (!a->token)
+		return 0;
 	r = calls->drives(a, &drives, err);
 	*ret_valid = r == 0;
 	return r == -EACCES ? 0 : r;

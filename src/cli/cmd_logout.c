@@ -29,7 +29,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp argp = { options, parse, "",
 	"Gives this device's token back to the server and forgets it. The drives' local data stay, "
-	"with all that was not sent yet.",
+	"with all that was not sent yet; a later login of the same user makes it the same device "
+	"again.",
 	options_common };
 
 static int check_nothing_mounted(const struct home *h, struct err *err)
@@ -57,7 +58,7 @@ static int log_out(const struct cli_calls *calls, bool local, struct home *h, st
 	/* A token that the server does not know any more is as good as given back. */
 	if (r == -EACCES)
 		r = 0;
-	return r < 0 ? r : account_remove(h, err);
+	return r < 0 ? r : account_log_out(h, a, err);
 }
 
 int cmd_logout(const struct cli_calls *calls, int argc, char **argv)

@@ -32,9 +32,10 @@ static const struct argp_option options[] = {
 		"The drive to mount, by name or id; can be left out when there is only one", 0 },
 	{ "foreground", 'f', NULL, 0, "Stay in the foreground and log on stderr", 0 },
 	{ "options", 'o', "OPTIONS", 0,
-		"Mount options, as mount(8) has them: ro,noexec,...; and cache_size=BYTES[K|M|G], the "
-		"disk space that file contents kept on this device should take at most; what is not "
-		"on the server yet stays beyond it (default: no limit but the disk's)",
+		"Mount options, as mount(8) has them: ro,noexec,...; and "
+		"cache_size=BYTES[K|M|G], the disk space that file contents kept on this device "
+		"should take at most; what is not on the server yet stays beyond it (default: no "
+		"limit but the disk's)",
 		0 },
 	{ 0 },
 };

@@ -1,77 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/json_file.h"
 
+#include "base64.h"
 #include "bytes.h"
 #include "io.h"
 
 #include <errno.h>
 #include <string.h>
-
-static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-int base64_encode(const void *p, size_t n, struct buf *ret)
-{
-	const uint8_t *b = p;
-	int r = buf_reserve(ret, (n + 2) / 3 * 4);
-
-	for (size_t i = 0; r == 0 && i < n; i += 3) {
-		uint32_t v = (uint32_t)b[i] << 16;
-		char out[4];
-
-		if (i + 1 < n)
-			v |= (uint32_t)b[i + 1] << 8;
-		if (i + 2 < n)
-			v |= b[i + 2];
-		out[0] = digits[v >> 18];
-		out[1] = digits[v >> 12 & 63];
-		out[2] = i + 1 < n ? digits[v >> 6 & 63] : '=';
-		out[3] = i + 2 < n ? digits[v & 63] : '=';
-		r = buf_append(ret, out, sizeof out);
-	}
-	return r;
-}
-
-static int digit_value(char c)
-{
-	const char *at = c ? strchr(digits, c) : NULL;
-
-	return at ? (int)(at - digits) : -1;
-}
-
-/* One group of four digits, of which the last `pad` are '='. */
-static int decode_group(const char *s, size_t pad, struct buf *ret)
-{
-	uint32_t v = 0;
-	uint8_t out[3];
-
-	for (size_t i = 0; i < 4; i++) {
-		int d = i < 4 - pad ? digit_value(s[i]) : 0;
-
-		if (d < 0)
-			return -EBADMSG;
-		v = v << 6 | (uint32_t)d;
-	}
-	if (v & ((1u << (8 * pad)) - 1))
-		return -EBADMSG;
-	out[0] = (uint8_t)(v >> 16);
-	out[1] = (uint8_t)(v >> 8);
-	out[2] = (uint8_t)v;
-	return buf_append(ret, out, 3 - pad);
-}
-
-int base64_decode(const char *s, size_t n, struct buf *ret)
-{
-	int r = n % 4 ? -EBADMSG : 0;
-
-	for (size_t i = 0; r == 0 && i < n; i += 4) {
-		size_t pad = 0;
-
-		if (i + 4 == n)
-			pad = s[i + 3] != '=' ? 0 : s[i + 2] != '=' ? 1 : 2;
-		r = decode_group(s + i, pad, ret);
-	}
-	return r;
-}
 
 int json_file_load(const char *path, json_t **ret, struct err *err)
 {

@@ -35,8 +35,4 @@ int json_set_path(json_t *object, const char *key, const char *path) must_check;
 /* To be freed. -EBADMSG when neither form is there or it holds a NUL. */
 int json_get_path(const json_t *object, const char *key, char **ret) must_check;
 
-/* RFC 4648, section 4. Appends to *ret. -EBADMSG on anything that does not encode bytes. */
-int base64_encode(const void *p, size_t n, struct buf *ret) must_check;
-int base64_decode(const char *s, size_t n, struct buf *ret) must_check;
-
 #endif

@@ -21,15 +21,18 @@ static int load_chunk(struct bytes_view *v, const struct digest *id)
 		return 0;
 	buf_clear(&v->chunk);
 	r = cache_read_chunk(v->cache, id, &v->chunk);
-	if (r == 0 || r == -EBADMSG) {
+	/* Again, when an eviction took it between the two. */
+	for (int tries = 0; (r == 0 || r == -EBADMSG) && tries < FETCH_TRIES; tries++) {
 		buf_clear(&v->chunk);
+		if (v->network_timeout_ms == 0)
+			return -ENOTCONN;
 		r = cache_require(
 			v->cache, id, 1, clock_mono_ms() + v->network_timeout_ms, NULL, NULL);
 		if (r == 0)
 			r = cache_read_chunk(v->cache, id, &v->chunk);
-		if (r == 0)
-			r = -EIO;
 	}
+	if (r == 0)
+		r = -EIO;
 	if (r < 0) {
 		buf_clear(&v->chunk);
 		return r;

@@ -14,7 +14,7 @@ struct bytes_view {
 	const struct staging *top; /* NULL: none */
 	struct manifest *base; /* NULL: nothing below */
 	uint64_t size;
-	int64_t network_timeout_ms;
+	int64_t network_timeout_ms; /* 0: -ENOTCONN at once for what is not here */
 	struct buf chunk; /* the last one read: neighbours are asked for one after another */
 	struct digest chunk_id;
 };

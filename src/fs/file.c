@@ -269,7 +269,7 @@ void file_closed(struct file *f)
 	pthread_mutex_unlock(&f->lock);
 	/* Nobody hears of an error here (the flush before did): the thread tries again. */
 	if (last)
-		r = file_seal(f);
+		r = file_flush(f);
 	(void)r;
 }
 

@@ -105,7 +105,11 @@ int64_t file_seek(struct file *f, uint64_t offset, int whence) must_check;
 int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to,
 	uint64_t to_offset, uint64_t n) must_check;
 
-/* Seals what is dirty: the content is a version, sealed and queued, when it returns. */
+/*
+ * Seals what is dirty: the content is a version, sealed and queued, when it returns. It never
+ * waits for the network: where a cut needs old bytes that are not on this device, what was written
+ * stays staged (as safe as before) and is sealed once they could be fetched.
+ */
 int file_flush(struct file *f) must_check;
 /* Bytes and metadata are on stable storage when it returns. Does not need to seal. */
 int file_fsync(struct file *f) must_check;

@@ -125,7 +125,7 @@ int file_activate_locked(struct file *f) must_check;
 /* What a staging on top of this instance's content begins with; slices point into it. */
 void file_begin_locked(struct file *f, struct staging_begin *ret);
 
-/* seal.c */
+/* seal_file.c */
 /* Seals what was staged when it was called; 0 when nothing was. */
 int file_seal(struct file *f) must_check;
 /* Waits for a running seal and keeps others out until file_unlock_seal_locked(). */

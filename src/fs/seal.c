@@ -316,7 +316,7 @@ int seal_content(struct seal *seal, struct manifest **ret)
 			.top = seal->staging,
 			.base = seal->base,
 			.size = seal->staging->size,
-			.network_timeout_ms = seal->fs->network_timeout_ms,
+			.network_timeout_ms = seal->local ? 0 : seal->fs->network_timeout_ms,
 		},
 	};
 	int r = fault_point("seal.begin");

@@ -17,6 +17,7 @@ struct seal {
 	struct staging *staging; /* frozen, and behind_stop() was called */
 	struct manifest *base; /* what lies below; NULL when nothing of it shows */
 	struct batch *batch; /* filled */
+	bool local; /* do not wait for the network: -ENOTCONN where old bytes are not here */
 };
 
 /* 0 with a new reference to the content, or -errno: nothing is lost, call again. */

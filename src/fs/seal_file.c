@@ -47,7 +47,7 @@ void files_unsettled(struct files *fs, struct staging *s)
 
 static size_t take_unsettled(struct files *fs, struct staging ***ret)
 {
-	size_t n = fs->n_unsettled;
+	size_t n;
 
 	SCOPED_LOCK(&fs->lock);
 	n = fs->n_unsettled;
@@ -232,12 +232,12 @@ static void keep_hold_locked(struct file *f, struct cache_hold **hold)
 	*hold = old;
 }
 
-static int put_held(struct file *f, struct manifest *content, struct batch *batch,
-	struct cache_hold **hold)
+static int put_held(
+	struct file *f, struct manifest *content, struct batch *batch, struct cache_hold **hold)
 {
 	struct content_update u = { .manifest = content, .batch = batch };
 	_cleanup_buf_ struct buf name = { 0 };
-	enum content_result result;
+	enum content_result result = CONTENT_DROPPED;
 	struct node node = { 0 };
 	int r;
 
@@ -301,10 +301,10 @@ static void settle_state_locked(struct file *f, int error)
 }
 
 /* Seals the lowest staging. The lock is held before and after, not in between. */
-static int seal_lowest_locked(struct file *f)
+static int seal_lowest_locked(struct file *f, bool local)
 {
 	_cleanup_manifest_ struct manifest *base = NULL;
-	struct seal seal = { .fs = f->fs };
+	struct seal seal = { .fs = f->fs, .local = local };
 	int r;
 
 	file_lock_seal_locked(f);
@@ -327,7 +327,7 @@ static int seal_lowest_locked(struct file *f)
 	return r;
 }
 
-int file_seal(struct file *f)
+static int seal_all_layers(struct file *f, bool local)
 {
 	_cleanup_staging_ struct staging *newest = NULL;
 
@@ -338,7 +338,7 @@ int file_seal(struct file *f)
 	staging_ref(newest);
 	/* What is written meanwhile is another staging, and not this caller's. */
 	while (!f->unlinked && (f->active == newest || f->frozen == newest)) {
-		int r = seal_lowest_locked(f);
+		int r = seal_lowest_locked(f, local);
 
 		if (r < 0)
 			return r;
@@ -346,9 +346,25 @@ int file_seal(struct file *f)
 	return 0;
 }
 
+int file_seal(struct file *f)
+{
+	return seal_all_layers(f, false);
+}
+
+/*
+ * Who closes a file does not wait for the network: where the cut needs old bytes that are not
+ * here, what was written stays staged, and the thread seals it when they can be had.
+ */
 int file_flush(struct file *f)
 {
-	return file_seal(f);
+	int r = seal_all_layers(f, true);
+
+	if (r != -ENOTCONN)
+		return r;
+	SCOPED_LOCK(&f->lock);
+	if (f->retry_ms)
+		f->retry_ms = clock_mono_ms();
+	return 0;
 }
 
 static int sync_stagings(struct staging_sync *syncs, size_t n)

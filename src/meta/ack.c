@@ -316,7 +316,7 @@ static int ack_change(struct ack *a, const struct outbox_entry *e)
 static bool touches_names(const struct change *c)
 {
 	return c->kind == CHANGE_CREATE || c->kind == CHANGE_LINK || c->kind == CHANGE_UNLINK ||
-		c->kind == CHANGE_RENAME;
+	       c->kind == CHANGE_RENAME;
 }
 
 static int ack_entry(void *ctx, struct outbox_entry *e)

@@ -124,8 +124,8 @@ static int apply_link(struct view *v, struct outbox_entry *e)
 }
 
 /* A name was taken from the node: dies with its last. */
-static int drop_name(struct view *v, uint64_t parent, struct slice name, uint64_t node,
-	struct outbox_entry *e)
+static int drop_name(
+	struct view *v, uint64_t parent, struct slice name, uint64_t node, struct outbox_entry *e)
 {
 	struct node_rec rec;
 	int r = view_set_link(v, parent, name, 0, e->number);
@@ -165,8 +165,8 @@ static int apply_xattr(struct view *v, const struct soft_times *soft, struct out
 	const struct change *c = &e->change;
 	bool removes = c->kind == CHANGE_REMOVEXATTR;
 	struct node_rec rec;
-	int r = view_set_xattr(v, c->node, c->xattr.name, removes ? NULL : &c->xattr.value,
-		e->number);
+	int r = view_set_xattr(
+		v, c->node, c->xattr.name, removes ? NULL : &c->xattr.value, e->number);
 
 	if (r == 0)
 		r = node_of(v, c->node, &rec);

@@ -217,7 +217,8 @@ static int locate_inlined(const struct chunk_row *row, struct chunk_loc *ret)
 }
 
 /* -ESTALE when the row has no bytes; the row's value is left in *seen. */
-static int locate_once(struct cache *c, const struct digest *id, struct buf *seen, struct chunk_loc *ret)
+static int locate_once(
+	struct cache *c, const struct digest *id, struct buf *seen, struct chunk_loc *ret)
 {
 	struct chunk_row row;
 	struct segment *seg = NULL;

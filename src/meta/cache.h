@@ -58,8 +58,7 @@ void segment_unref(struct segment *seg);
  * To be taken before the batch with the rows is committed. Takes a reference to the manifest.
  */
 struct cache_hold;
-int cache_hold(
-	struct cache *c, struct manifest *content, struct cache_hold **ret) must_check;
+int cache_hold(struct cache *c, struct manifest *content, struct cache_hold **ret) must_check;
 void cache_release(struct cache_hold *hold);
 
 /* Where a chunk's bytes are. Release with chunk_loc_done(). */

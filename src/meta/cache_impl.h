@@ -34,8 +34,7 @@ struct cache {
 /* The row and the value it was decoded from. 1, 0, -errno. */
 int cache_get_row(struct cache *c, const struct digest *id, struct buf *value,
 	struct chunk_row *ret) must_check;
-int cache_put_row(
-	struct batch *b, const struct digest *id, const struct chunk_row *row) must_check;
+int cache_put_row(struct batch *b, const struct digest *id, const struct chunk_row *row) must_check;
 
 /* cache_touch.c */
 int cache_touch(struct cache *c, struct batch *b, const struct digest *id) must_check;
@@ -43,8 +42,8 @@ int cache_touch_segment(struct cache *c, struct batch *b, struct segment *seg) m
 bool cache_is_touched_locked(struct cache *c, const struct digest *id);
 void cache_evict_begin(struct cache *c);
 void cache_evict_end(struct cache *c);
-int cache_each_held(struct cache *c,
-	int (*visit)(void *ctx, const struct manifest *content), void *ctx) must_check;
+int cache_each_held(struct cache *c, int (*visit)(void *ctx, const struct manifest *content),
+	void *ctx) must_check;
 
 /* cache_fetch.c */
 int flights_new(struct flights **ret) must_check;

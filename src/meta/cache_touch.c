@@ -160,7 +160,7 @@ void cache_evict_end(struct cache *c)
 
 	SCOPED_LOCK(&c->touch_lock);
 	c->evicting = false;
-	HASH_ITER(hh, c->touched, t, next) {
+	HASH_ITER (hh, c->touched, t, next) {
 		if (t->batches)
 			continue;
 		HASH_DEL(c->touched, t);
@@ -201,7 +201,7 @@ int cache_each_held(
 	struct cache_hold *h;
 
 	SCOPED_LOCK(&c->touch_lock);
-	DL_FOREACH(c->holds, h) {
+	DL_FOREACH (c->holds, h) {
 		int r = visit(ctx, h->content);
 
 		if (r < 0)

@@ -50,8 +50,8 @@ static int append_mark(const char *device, int64_t time_ns, unsigned try, struct
 	return buf_printf(ret, " (conflicted copy, %s, %s)", label, date);
 }
 
-int conflict_name(struct slice name, const char *device, int64_t time_ns, unsigned try,
-	struct buf *ret)
+int conflict_name(
+	struct slice name, const char *device, int64_t time_ns, unsigned try, struct buf *ret)
 {
 	_cleanup_buf_ struct buf mark = { 0 };
 	size_t ext = extension_len(name), stem;
@@ -111,8 +111,8 @@ static const char *kind_text(uint8_t kind)
 	return kind <= CONFLICT_KIND_LAST && texts[kind] ? texts[kind] : "unknown";
 }
 
-static int each_conflict(struct tree *t,
-	int (*visit)(void *ctx, uint64_t number, struct slice row), void *ctx)
+static int each_conflict(
+	struct tree *t, int (*visit)(void *ctx, uint64_t number, struct slice row), void *ctx)
 {
 	_cleanup_iter_ struct store_iter *it = NULL;
 	int r = store_iter_new(t->store, CF_CONFLICT, NULL, 0, &it);

@@ -47,7 +47,7 @@ int entry_set_manifest(struct view *v, struct outbox_entry *e, struct slice byte
 	struct row_key k = key_digest(content);
 	int r;
 
-	e->tag &= (uint8_t)~(OUTBOX_MANIFEST | OUTBOX_CONTENT);
+	e->tag &= (uint8_t) ~(OUTBOX_MANIFEST | OUTBOX_CONTENT);
 	if (digest_is_zero(content))
 		return 0;
 	if (bytes.n <= MANIFEST_INLINE_MAX) {
@@ -63,8 +63,7 @@ int entry_set_manifest(struct view *v, struct outbox_entry *e, struct slice byte
 	return r;
 }
 
-static int manifest_checked(struct slice bytes, const struct digest *content,
-	struct manifest **ret)
+static int manifest_checked(struct slice bytes, const struct digest *content, struct manifest **ret)
 {
 	_cleanup_manifest_ struct manifest *m = NULL;
 	int r = manifest_decode(bytes.p, bytes.n, &m, NULL);
@@ -77,8 +76,8 @@ static int manifest_checked(struct slice bytes, const struct digest *content,
 	return 0;
 }
 
-int tree_manifest(struct tree *t, uint64_t node, const struct digest *content,
-	struct manifest **ret)
+int tree_manifest(
+	struct tree *t, uint64_t node, const struct digest *content, struct manifest **ret)
 {
 	struct digest normal = content_normal(content);
 	_cleanup_buf_ struct buf row = { 0 };
@@ -147,8 +146,8 @@ static int put_write(struct put *p)
 	return r < 0 ? r : outbox_add(&p->w, &e);
 }
 
-static int note_conflict(struct put *p, enum conflict_kind kind, uint64_t parent,
-	struct slice name, struct slice original)
+static int note_conflict(struct put *p, enum conflict_kind kind, uint64_t parent, struct slice name,
+	struct slice original)
 {
 	struct conflict_rec rec = { kind, clock_real_ns(), parent, name, original };
 
@@ -227,7 +226,8 @@ static int find_own_copy(struct put *p, const struct node_rec *rec, const struct
 		int r = conflict_name(rec->name, p->t->device_name, p->u->mtime_ns, try, &name);
 
 		if (r == 0)
-			r = view_link(&p->v, rec->parent, (struct slice){ name.data, name.len }, &node);
+			r = view_link(
+				&p->v, rec->parent, (struct slice){ name.data, name.len }, &node);
 		if (r > 0)
 			r = view_node(&p->v, node, &copy);
 		if (r <= 0)

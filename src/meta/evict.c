@@ -127,7 +127,7 @@ static bool is_unsent(const struct run *run, const struct digest *id)
 	const struct id_set *set = &run->unsent;
 
 	return !run->unsent_known ||
-		(set->n && bsearch(id, set->ids, set->n, sizeof *set->ids, compare_digests));
+	       (set->n && bsearch(id, set->ids, set->n, sizeof *set->ids, compare_digests));
 }
 
 static bool is_clean(const struct chunk_row *row)
@@ -154,9 +154,8 @@ static struct candidate *candidate_of(struct run *run, const struct chunk_row *r
 }
 
 /* Every row that lies in a candidate. */
-static int each_row(struct run *run,
-	int (*visit)(struct run *run, const struct digest *id, const struct chunk_row *row,
-		struct candidate *c))
+static int each_row(struct run *run, int (*visit)(struct run *run, const struct digest *id,
+					     const struct chunk_row *row, struct candidate *c))
 {
 	_cleanup_iter_ struct store_iter *it = NULL;
 	int r = store_iter_new(run->cache->store, CF_CHUNK, NULL, 0, &it);
@@ -187,8 +186,8 @@ static int each_row(struct run *run,
 
 /* ---- choosing ---- */
 
-static int count_row(struct run *run, const struct digest *id, const struct chunk_row *row,
-	struct candidate *c)
+static int count_row(
+	struct run *run, const struct digest *id, const struct chunk_row *row, struct candidate *c)
 {
 	if (is_clean(row))
 		c->clean += row->length;
@@ -222,8 +221,7 @@ static int compare_worth(const void *a, const void *b)
 
 static bool is_eligible(const struct candidate *c)
 {
-	return !c->failed &&
-		c->keep <= c->info.bytes / KEEP_SHARE_DEN * KEEP_SHARE_NUM;
+	return !c->failed && c->keep <= c->info.bytes / KEEP_SHARE_DEN * KEEP_SHARE_NUM;
 }
 
 static uint64_t room_to_move(struct run *run)
@@ -316,7 +314,7 @@ static void move_item(struct run *run, struct item *item)
 static bool is_same_place(const struct chunk_row *a, const struct chunk_row *b)
 {
 	return !b->inlined && a->segment == b->segment && a->offset == b->offset &&
-		a->length == b->length;
+	       a->length == b->length;
 }
 
 /* The row as it is now; rows and touch_lock are held. */
@@ -373,8 +371,8 @@ static int end_step(struct run *run)
 	return r;
 }
 
-static int take_row(struct run *run, const struct digest *id, const struct chunk_row *row,
-	struct candidate *c)
+static int take_row(
+	struct run *run, const struct digest *id, const struct chunk_row *row, struct candidate *c)
 {
 	struct item *item = &run->items[run->n_items];
 

@@ -47,7 +47,7 @@ struct evict_result {
  * One run: removes segments that hold nothing any more, and then others until `want_bytes` are
  * free or nothing else can go. stop: ends it early when it becomes true; can be NULL.
  */
-int evict_run(const struct evict_options *options, uint64_t want_bytes,
-	const _Atomic int *stop, struct evict_result *ret) must_check;
+int evict_run(const struct evict_options *options, uint64_t want_bytes, const _Atomic int *stop,
+	struct evict_result *ret) must_check;
 
 #endif

@@ -109,9 +109,8 @@ static uint64_t need(struct evict *e, uint64_t missing_bytes)
 		return bytes;
 	cache_get_stats(e->o.cache, &stats);
 	if (stats.segment_bytes > e->o.budget_bytes)
-		bytes = MAX(bytes,
-			stats.segment_bytes - e->o.budget_bytes +
-				e->o.budget_bytes / BUDGET_SLACK_DEN);
+		bytes = MAX(bytes, stats.segment_bytes - e->o.budget_bytes +
+					   e->o.budget_bytes / BUDGET_SLACK_DEN);
 	return bytes;
 }
 
@@ -189,8 +188,7 @@ static int set_marks(struct evict *e, struct err *err)
 	e->begin_below = disk.refused_below + margin;
 	e->end_above = e->begin_below + margin / 2;
 	most = e->o.budget_bytes ? MIN(e->o.budget_bytes, disk.total) : disk.total;
-	segments_set_max(
-		e->o.cache->segments, MAX(most / SEGMENT_SHARE, SEGMENT_BYTES_LEAST));
+	segments_set_max(e->o.cache->segments, MAX(most / SEGMENT_SHARE, SEGMENT_BYTES_LEAST));
 	return 0;
 }
 

@@ -192,8 +192,8 @@ int child_of(struct view *v, uint64_t parent, struct slice name, uint64_t *ret_n
 }
 
 /* The node as it was, with the links it has left. */
-static int show_victim(struct tree *t, struct view *v, uint64_t id, const struct node_rec *was,
-	struct victim *ret)
+static int show_victim(
+	struct tree *t, struct view *v, uint64_t id, const struct node_rec *was, struct victim *ret)
 {
 	struct node_rec now;
 	int r = view_node(v, id, &now);
@@ -233,8 +233,8 @@ static int removable(struct view *v, uint64_t node, const struct node_rec *rec, 
 	return r == 0 ? -ENOTEMPTY : MIN(r, 0);
 }
 
-static int remove_locked(struct tree *t, uint64_t parent, struct slice name, bool want_dir,
-	struct victim *ret)
+static int remove_locked(
+	struct tree *t, uint64_t parent, struct slice name, bool want_dir, struct victim *ret)
 {
 	_cleanup_view_ struct view v;
 	struct outbox_entry e[2] = { { .change = { .kind = CHANGE_UNLINK, .parent = parent } } };
@@ -256,8 +256,8 @@ static int remove_locked(struct tree *t, uint64_t parent, struct slice name, boo
 	return r < 0 ? r : show_victim(t, &v, c->node, &rec, ret);
 }
 
-static int remove_name(struct tree *t, uint64_t parent, struct slice name, bool want_dir,
-	struct victim *ret)
+static int remove_name(
+	struct tree *t, uint64_t parent, struct slice name, bool want_dir, struct victim *ret)
 {
 	struct victim victim = { 0 };
 	int r = name_check(name);
@@ -314,8 +314,8 @@ static int link_locked(struct tree *t, struct change *c, struct node *ret)
 	return MIN(r, 0);
 }
 
-int tree_link(struct tree *t, uint64_t node, uint64_t new_parent, struct slice new_name,
-	struct node *ret)
+int tree_link(
+	struct tree *t, uint64_t node, uint64_t new_parent, struct slice new_name, struct node *ret)
 {
 	struct change c = {
 		.kind = CHANGE_LINK,
@@ -365,8 +365,8 @@ static int rename_find(struct view *v, struct rename *rn)
 }
 
 /* A directory must not go below itself. */
-static int rename_no_loop(struct view *v, uint64_t node, const struct node_rec *rec,
-	uint64_t new_parent)
+static int rename_no_loop(
+	struct view *v, uint64_t node, const struct node_rec *rec, uint64_t new_parent)
 {
 	int r;
 

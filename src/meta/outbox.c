@@ -23,8 +23,8 @@ int outbox_entry_encode(const struct outbox_entry *e, struct buf *ret)
 	return outbox_encode(&rec, ret);
 }
 
-int outbox_entry_decode(uint64_t number, struct slice row, struct outbox_entry *ret,
-	struct arena **ret_arena)
+int outbox_entry_decode(
+	uint64_t number, struct slice row, struct outbox_entry *ret, struct arena **ret_arena)
 {
 	struct outbox_rec rec;
 	struct outbox_entry e = { .number = number };
@@ -128,15 +128,17 @@ void outbox_notify(struct tree *t)
 		t->notify(t->notify_ctx);
 }
 
-int outbox_each(struct tree *t, uint64_t last, int (*visit)(void *ctx, struct outbox_entry *e),
-	void *ctx)
+int outbox_each(
+	struct tree *t, uint64_t last, int (*visit)(void *ctx, struct outbox_entry *e), void *ctx)
 {
 	_cleanup_iter_ struct store_iter *it = NULL;
+	/* What left the outbox is a long run of deleted entries: the walk begins behind it. */
+	struct row_key first = key_id(t->acked + 1);
 	int r = store_iter_new(t->store, CF_OUTBOX, NULL, 0, &it);
 
 	if (r < 0)
 		return r;
-	for (store_iter_seek(it, "", 0); (r = store_iter_valid(it)) > 0; store_iter_next(it)) {
+	for (store_iter_seek(it, first.b, first.n); (r = store_iter_valid(it)) > 0; store_iter_next(it)) {
 		_cleanup_arena_ struct arena *arena = NULL;
 		struct outbox_entry e;
 		uint64_t number;
@@ -177,6 +179,7 @@ int outbox_load(struct tree *t, struct err *err)
 	uint64_t acked = 0;
 	int r = state_get_u64(t->store, STATE_ACKED, &acked);
 
+	tree_set_acked(t, acked);
 	if (r >= 0)
 		r = outbox_each(t, UINT64_MAX, load_entry, &l);
 	if (r < 0)

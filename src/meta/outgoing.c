@@ -48,7 +48,7 @@ static void seen_done(struct seen **set)
 {
 	struct seen *s, *next;
 
-	HASH_ITER(hh, *set, s, next) {
+	HASH_ITER (hh, *set, s, next) {
 		HASH_DEL(*set, s);
 		free(s);
 	}
@@ -203,7 +203,8 @@ static int collect(struct builder *b)
 
 	if (r < 0)
 		return r;
-	for (store_iter_seek(it, first.b, first.n); (r = store_iter_valid(it)) > 0; store_iter_next(it)) {
+	for (store_iter_seek(it, first.b, first.n); (r = store_iter_valid(it)) > 0;
+		store_iter_next(it)) {
 		uint64_t number;
 
 		r = key_id_parse(store_iter_key(it), &number);

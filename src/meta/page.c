@@ -29,7 +29,7 @@ void page_free(struct page *p)
 
 	if (!p)
 		return;
-	HASH_ITER(hh, p->contents, row, next) {
+	HASH_ITER (hh, p->contents, row, next) {
 		HASH_DEL(p->contents, row);
 		free(row);
 	}
@@ -141,8 +141,8 @@ static int check_content(struct page *p, struct view *v, const struct node_row *
 	if (r < 0)
 		return r;
 	return content_known(v, server.p ? &had : NULL, &attr)
-		? 0
-		: bad(err, "content is not there", n->node);
+		       ? 0
+		       : bad(err, "content is not there", n->node);
 }
 
 static int check_node(struct page *p, struct view *v, const struct node_row *n, struct err *err)
@@ -217,9 +217,9 @@ int page_open(struct view *v, const struct changes *c, struct page **ret, struct
 static bool attr_eq(const struct node_attr *a, const struct node_attr *b)
 {
 	return a->mode == b->mode && a->uid == b->uid && a->gid == b->gid && a->rdev == b->rdev &&
-		a->atime_ns == b->atime_ns && a->mtime_ns == b->mtime_ns &&
-		a->ctime_ns == b->ctime_ns && a->btime_ns == b->btime_ns && a->size == b->size &&
-		digest_eq(&a->content, &b->content);
+	       a->atime_ns == b->atime_ns && a->mtime_ns == b->mtime_ns &&
+	       a->ctime_ns == b->ctime_ns && a->btime_ns == b->btime_ns && a->size == b->size &&
+	       digest_eq(&a->content, &b->content);
 }
 
 /* Whether the row says what rec does; xattrs aside. */
@@ -228,7 +228,7 @@ static bool node_same(const struct node_row *n, const struct node_rec *rec)
 	struct node_attr attr = page_attr(n);
 
 	return attr_eq(&attr, &rec->attr) &&
-		(!S_ISLNK(attr.mode) || slice_eq(n->target, rec->payload));
+	       (!S_ISLNK(attr.mode) || slice_eq(n->target, rec->payload));
 }
 
 /* 1: can stay simple. */

@@ -49,8 +49,8 @@ static int restore_xattr(struct view *v, const struct row_key *k, const struct b
 	return view_del(v, CF_XATTR, k, 0);
 }
 
-static int restore_row(struct view *v, enum store_cf cf, struct slice key,
-	const struct base_rec *base)
+static int restore_row(
+	struct view *v, enum store_cf cf, struct slice key, const struct base_rec *base)
 {
 	struct row_key k = { .n = key.n };
 	uint64_t id;
@@ -114,8 +114,8 @@ static int restore_pass(struct view *v, struct pass pass, struct batch *b)
 }
 
 /* A row that the outbox made, and the server knows nothing of. */
-static int local_only(struct view *v, enum store_cf cf, const struct row_key *k,
-	struct view_row **ret)
+static int local_only(
+	struct view *v, enum store_cf cf, const struct row_key *k, struct view_row **ret)
 {
 	int r = view_row(v, cf, k, ret);
 
@@ -284,11 +284,11 @@ static void replay_done(struct replay *rp)
 	struct replay_node *node, *next_node;
 	struct replay_name *name, *next_name;
 
-	HASH_ITER(hh, rp->nodes, node, next_node) {
+	HASH_ITER (hh, rp->nodes, node, next_node) {
 		HASH_DEL(rp->nodes, node);
 		free(node);
 	}
-	HASH_ITER(hh, rp->names, name, next_name) {
+	HASH_ITER (hh, rp->names, name, next_name) {
 		HASH_DEL(rp->names, name);
 		free(name);
 	}

@@ -16,8 +16,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static int make_simple(struct tree *t, struct view *v, struct page *p, struct batch *b,
-	struct err *err)
+static int make_simple(
+	struct tree *t, struct view *v, struct page *p, struct batch *b, struct err *err)
 {
 	int r = page_put(p, v, err);
 

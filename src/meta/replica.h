@@ -54,8 +54,10 @@ void outgoing_done(struct outgoing *o);
 /* 1 with the next commit, 0 when the outbox is empty, -errno. */
 int replica_next(struct tree *t, struct outgoing *ret) must_check;
 /*
- * The server applied it as `seq`: its entries leave the outbox, base rows become what it made,
- * its chunks are marked. The cursor advances when seq is the very next one.
+ * The server applied it as `seq`; its chunks are marked. When seq is the very next one, the cursor
+ * advances, its entries leave the outbox, and base rows become what it made. Otherwise revisions
+ * of others lie between: its entries count as sent, and leave with the page that holds them, so
+ * the caller pulls. -EINVAL when it is not the commit in flight.
  */
 int replica_committed(struct tree *t, const struct outgoing *o, uint64_t seq) must_check;
 /*

@@ -16,7 +16,8 @@
 struct room_watch {
 	uint64_t low_bytes; /* tell when less is free */
 	void (*low)(void *ctx); /* must not block */
-	/* Refused, for want of so many bytes: true when it is worth asking again; may wait a little */
+	/* Refused, for want of so many bytes: true when it is worth asking again; may wait a little
+	 */
 	bool (*full)(void *ctx, uint64_t missing_bytes);
 	void *ctx;
 };

@@ -95,7 +95,7 @@ static bool node_payload_ok(const struct node_rec *rec)
 		return false;
 	if (S_ISLNK(rec->attr.mode))
 		return rec->payload.n == rec->attr.size && rec->payload.n <= SYMLINK_BYTES_MAX &&
-			!(rec->tag & NODE_INLINE_MANIFEST);
+		       !(rec->tag & NODE_INLINE_MANIFEST);
 	if (!(rec->tag & NODE_INLINE_MANIFEST))
 		return rec->payload.n == 0;
 	return S_ISREG(rec->attr.mode) && rec->payload.n && rec->payload.n <= MANIFEST_INLINE_MAX;

@@ -82,7 +82,6 @@ int segments_append_moved(struct segments *s, const void *p, size_t n, struct se
 /* New segments are at most that large. */
 void segments_set_max(struct segments *s, uint64_t bytes);
 /* grown(ctx) is called, and must not block, when the bytes exceed the limit; 0: never. */
-void segments_watch(
-	struct segments *s, uint64_t limit_bytes, void (*grown)(void *ctx), void *ctx);
+void segments_watch(struct segments *s, uint64_t limit_bytes, void (*grown)(void *ctx), void *ctx);
 
 #endif

@@ -22,7 +22,7 @@ void soft_done(struct soft_times *s)
 {
 	struct soft_time *row, *next;
 
-	HASH_ITER(hh, s->rows, row, next)
+	HASH_ITER (hh, s->rows, row, next)
 		remove_row(s, row);
 }
 
@@ -89,7 +89,7 @@ void soft_forget(struct soft_times *s, uint64_t up_to)
 {
 	struct soft_time *row, *next;
 
-	HASH_ITER(hh, s->rows, row, next) {
+	HASH_ITER (hh, s->rows, row, next) {
 		if (row->entry <= up_to)
 			remove_row(s, row);
 	}

@@ -110,6 +110,7 @@ struct batch {
 struct store_iter {
 	rocksdb_iterator_t *it;
 	rocksdb_readoptions_t *options;
+	bool placed;
 	size_t plen;
 	uint8_t bounds[]; /* the prefix, then the first key behind it */
 };
@@ -618,7 +619,7 @@ int store_iter_new(struct store *st, enum store_cf cf, const void *prefix, size_
 	/* A long readdir must not be the one that deletes compacted files. */
 	rocksdb_readoptions_set_background_purge_on_iterator_cleanup(it->options, 1);
 	it->it = rocksdb_create_iterator_cf(st->db, it->options, st->cf[cf]);
-	store_iter_seek(it, prefix, plen);
+	it->placed = false;
 	*ret = it;
 	return 0;
 }
@@ -634,6 +635,7 @@ void store_iter_free(struct store_iter *it)
 
 void store_iter_seek(struct store_iter *it, const void *key, size_t klen)
 {
+	it->placed = true;
 	if (klen)
 		rocksdb_iter_seek(it->it, key, klen);
 	else
@@ -644,6 +646,9 @@ int store_iter_valid(struct store_iter *it)
 {
 	char *text = NULL;
 
+	/* Not before: the caller may know a place that has fewer deleted entries before it. */
+	if (!it->placed)
+		store_iter_seek(it, it->bounds, it->plen);
 	if (rocksdb_iter_valid(it->it))
 		return 1;
 	rocksdb_iter_get_error(it->it, &text);

@@ -144,8 +144,8 @@ int tree_format(struct store *st, const char *drive_id, uint32_t device_number, 
 		state_put_u64(b, STATE_DEVICE, device_number);
 		state_put_u64(b, STATE_CURSOR, 0);
 		state_put_u64(b, STATE_COUNTER, 1);
-		batch_put(b, CF_STATE, STATE_DRIVE, strlen(STATE_DRIVE), drive_id,
-			strlen(drive_id));
+		batch_put(
+			b, CF_STATE, STATE_DRIVE, strlen(STATE_DRIVE), drive_id, strlen(drive_id));
 		put_root(b);
 		r = store_commit(st, b);
 	}
@@ -177,8 +177,8 @@ static int64_t now_ns(void)
 }
 
 /* What the change of one entry needs: mutations build it, commit it, and show the node. */
-static int commit_one(struct tree *t, struct view *v, const struct change *c, uint64_t node,
-	struct node *ret)
+static int commit_one(
+	struct tree *t, struct view *v, const struct change *c, uint64_t node, struct node *ret)
 {
 	struct outbox_entry e = { .change = *c };
 	struct node_rec rec;
@@ -212,8 +212,8 @@ static int init_check(const struct node_init *init)
 	}
 }
 
-static void create_change(uint64_t parent, struct slice name, const struct node_init *init,
-	struct change *ret)
+static void create_change(
+	uint64_t parent, struct slice name, const struct node_init *init, struct change *ret)
 {
 	int64_t now = now_ns();
 

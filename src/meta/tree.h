@@ -12,8 +12,9 @@
  * Names are checked by the callers of the kernel (no '/', no NUL, not "." and ".."); the tree
  * checks the length (-ENAMETOOLONG) and emptiness (-ENOENT) again.
  *
- * The file is split by story: tree.c (mutations), names.c (links and names of a node), xattr.c,
- * content.c (tree_put_content()), readdir.c. replica.h is the side towards the server.
+ * The file is split by story: tree.c (create, setattr), names.c (links and names of a node),
+ * xattr.c, content.c (tree_put_content()), readdir.c, outbox.c. Every mutation goes through a
+ * view (view.h) and apply.h. replica.h is the side towards the server.
  */
 #ifndef VARVE_TREE_H
 #define VARVE_TREE_H
@@ -165,7 +166,8 @@ enum content_result {
 /*
  * Gives the node a new version. `expected` differs from what the node has when a remote change
  * came in between: then the table of conflicts decides (same bytes: nothing to do). *ret_node is
- * the node that carries the content in the end (another one after CONTENT_COPIED).
+ * the node that carries the content in the end (another one after CONTENT_COPIED). On failure
+ * the batch is as it was given.
  */
 int tree_put_content(struct tree *t, const struct content_update *update,
 	enum content_result *ret_result, struct node *ret_node) must_check;

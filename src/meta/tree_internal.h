@@ -73,7 +73,8 @@ struct tree {
 
 	pthread_mutex_t wait_lock;
 	pthread_cond_t wait_cond;
-	_Atomic uint64_t acked; /* entries up to here have left the outbox; changed under lock, too */
+	_Atomic uint64_t
+		acked; /* entries up to here have left the outbox; changed under lock, too */
 	_Atomic uint64_t done; /* entries up to here are on the server */
 
 	struct change_sink sink;
@@ -119,8 +120,8 @@ struct outbox_writer {
 	size_t n;
 	size_t cap;
 };
-int outbox_begin(struct outbox_writer *w, struct tree *t, struct view *v, struct batch *b)
-	must_check;
+int outbox_begin(
+	struct outbox_writer *w, struct tree *t, struct view *v, struct batch *b) must_check;
 int outbox_add(struct outbox_writer *w, struct outbox_entry *e) must_check;
 int outbox_end(struct outbox_writer *w) must_check;
 void outbox_writer_done(struct outbox_writer *w);
@@ -130,8 +131,8 @@ int outbox_commit(struct tree *t, struct view *v, struct outbox_entry *e, size_t
 void outbox_notify(struct tree *t);
 int outbox_load(struct tree *t, struct err *err) must_check;
 /* Walks the entries up to `last`. */
-int outbox_each(struct tree *t, uint64_t last,
-	int (*visit)(void *ctx, struct outbox_entry *e), void *ctx) must_check;
+int outbox_each(struct tree *t, uint64_t last, int (*visit)(void *ctx, struct outbox_entry *e),
+	void *ctx) must_check;
 
 /* names.c */
 int name_check(struct slice name) must_check;
@@ -210,8 +211,8 @@ void events_tell(struct tree *t, const struct events *ev);
 /* page.c */
 /* Puts the page's rows into the view and checks what comes out. */
 struct page;
-int page_open(struct view *v, const struct changes *c, struct page **ret, struct err *err)
-	must_check;
+int page_open(
+	struct view *v, const struct changes *c, struct page **ret, struct err *err) must_check;
 void page_free(struct page *p);
 /*
  * Whether it can be put on the tree as it is (1), or the outbox must be lifted first (0). Rows

@@ -106,8 +106,7 @@ static int group_add(struct view *v, struct view_row *row)
 	return 0;
 }
 
-static int row_load(struct view *v, enum store_cf cf, const struct row_key *k,
-	struct view_row *row)
+static int row_load(struct view *v, enum store_cf cf, const struct row_key *k, struct view_row *row)
 {
 	int r;
 

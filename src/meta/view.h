@@ -55,11 +55,11 @@ void *view_alloc(struct view *v, size_t n);
 int view_copy(struct view *v, const void *p, size_t n, struct slice *ret) must_check;
 
 /* Raw rows. The row is there after view_row(), whether or not it is in the store. */
-int view_row(struct view *v, enum store_cf cf, const struct row_key *k, struct view_row **ret)
-	must_check;
+int view_row(struct view *v, enum store_cf cf, const struct row_key *k,
+	struct view_row **ret) must_check;
 /* 1, 0, -errno. */
-int view_get(struct view *v, enum store_cf cf, const struct row_key *k, struct slice *ret)
-	must_check;
+int view_get(
+	struct view *v, enum store_cf cf, const struct row_key *k, struct slice *ret) must_check;
 /* Copies the value. */
 int view_put(struct view *v, enum store_cf cf, const struct row_key *k, const void *p, size_t n,
 	uint64_t entry) must_check;
@@ -85,8 +85,8 @@ int view_each(struct view *v, enum store_cf cf, uint64_t id,
 /* Typed rows. Lookups: 1, 0, -errno. */
 int view_node(struct view *v, uint64_t id, struct node_rec *ret) must_check;
 /* entry != 0 becomes the row's; otherwise the row keeps rec->entry. */
-int view_put_node(struct view *v, uint64_t id, const struct node_rec *rec, uint64_t entry)
-	must_check;
+int view_put_node(
+	struct view *v, uint64_t id, const struct node_rec *rec, uint64_t entry) must_check;
 /* With its xattrs. Its links are gone already. */
 int view_kill_node(struct view *v, uint64_t id, uint64_t entry) must_check;
 int view_link(struct view *v, uint64_t parent, struct slice name, uint64_t *ret) must_check;

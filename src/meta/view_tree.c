@@ -148,8 +148,8 @@ static int name_removed(struct view *v, uint64_t parent, struct slice name, uint
 	return r == 0 && S_ISDIR(rec.attr.mode) ? count_subdir(v, parent, -1) : r;
 }
 
-static int name_added(struct view *v, uint64_t parent, struct slice name, uint64_t node,
-	struct node_rec *rec)
+static int name_added(
+	struct view *v, uint64_t parent, struct slice name, uint64_t node, struct node_rec *rec)
 {
 	static const uint8_t version = ROW_VERSION;
 	int r = 0;
@@ -205,8 +205,8 @@ int view_xattr(struct view *v, uint64_t node, struct slice name, struct slice *r
 	return r < 0 ? r : 1;
 }
 
-int view_set_xattr(struct view *v, uint64_t node, struct slice name, const struct slice *value,
-	uint64_t entry)
+int view_set_xattr(
+	struct view *v, uint64_t node, struct slice name, const struct slice *value, uint64_t entry)
 {
 	struct row_key k = key_child(node, name);
 	uint8_t *row;

@@ -4,7 +4,7 @@
  * again here. Any thread; many calls may run side by side on one client.
  *
  *	client_new(&(struct client_options){ .url = url }, &c, &err);
- *	client_login(c, "ann", password, "laptop", &login, &err);
+ *	client_login(c, "ann", password, "laptop", NULL, &login, &err);
  *	client_set_token(c, login.token);
  *	client_drives(c, visit, ctx, &err);
  *
@@ -72,8 +72,9 @@ struct client_login {
 	char device_id[CLIENT_ID_BYTES];
 	char user[LABEL_BYTES_MAX + 1];
 };
+/* device_id: of an earlier login, so that it stays the same device; NULL for a new one. */
 int client_login(struct client *c, const char *user, const char *password, const char *device,
-	struct client_login *ret, struct err *err) must_check;
+	const char *device_id, struct client_login *ret, struct err *err) must_check;
 /* Revokes this device's token. */
 int client_logout(struct client *c, struct err *err) must_check;
 

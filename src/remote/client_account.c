@@ -109,8 +109,19 @@ static int take_login(json_t *answer, struct client_login *ret, struct err *err)
 	return r;
 }
 
+/* As the number that the server gave, when it is one. */
+static json_t *id_json(const char *id)
+{
+	char *end;
+	long long number;
+
+	errno = 0;
+	number = strtoll(id, &end, 10);
+	return *end || end == id || errno ? json_string(id) : json_integer(number);
+}
+
 int client_login(struct client *c, const char *user, const char *password, const char *device,
-	struct client_login *ret, struct err *err)
+	const char *device_id, struct client_login *ret, struct err *err)
 {
 	_cleanup_json_ json_t *body =
 		json_pack("{s:s,s:s,s:s}", "user", user, "password", password, "device", device);
@@ -120,6 +131,8 @@ int client_login(struct client *c, const char *user, const char *password, const
 
 	if (!body)
 		return err_set(err, EINVAL, "user, password and device must be UTF-8");
+	if (device_id && json_object_set_new(body, "device_id", id_json(device_id)) < 0)
+		return err_set(err, EINVAL, "the device's id must be UTF-8");
 	r = call_json(c, "POST", "/v1/login", body, &answer, err);
 	if (r == 0)
 		r = take_login(answer, &login, err);
@@ -188,7 +201,7 @@ int client_attach(struct client *c, const char *drive_id, struct client_drive *r
 	if (r == 0)
 		r = take_drive(answer, &d, err);
 	if (r == 0)
-		r = take_number(answer, "device_number", 1, NODE_DEVICE_MAX, &number, err);
+		r = take_number(answer, "device_number", 1, NODE_DEVICE_GIVEN_MAX, &number, err);
 	if (r < 0)
 		return r;
 	d.device_number = (uint32_t)number;

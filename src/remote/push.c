@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "remote/pull.h"
 #include "remote/upload.h"
+#include "workers.h"
 
 #include <errno.h>
 #include <string.h>
@@ -344,6 +345,7 @@ void *push_main(void *arg)
 {
 	struct push p = { .sync = arg, .retry = push_retry, .may_be_sent = true };
 
+	thread_set_background();
 	upload_init(&p.upload, p.sync);
 	while (wait_for_work(p.sync))
 		push_all(&p);

@@ -12,6 +12,7 @@
 #ifndef VARVE_RECORD_H
 #define VARVE_RECORD_H
 
+#include "bounds.h"
 #include "wire/arena.h"
 
 enum field_type {
@@ -24,7 +25,8 @@ enum field_type {
 	FIELD_FIXED, /* an array of exactly max bytes; left out when all are zero */
 	FIELD_IDS, /* pointer to digests and size_t count, as one byte string; at most max ids */
 	FIELD_RECORD, /* a struct inside, by the table `of` */
-	FIELD_SLICES, /* pointer to slices and size_t count; each at most max bytes */
+	FIELD_SLICES, /* pointer to slices and size_t count; each at most max bytes, and one encoded
+			 record when there is an `of` */
 	FIELD_RECORDS, /* pointer to structs and size_t count, by the table `of` */
 	FIELD_REFUSAL, /* enum refusal, as text */
 };
@@ -40,6 +42,7 @@ struct field {
 	uint64_t max;
 	size_t count_max; /* FIELD_SLICES, FIELD_RECORDS */
 	const struct record *of;
+	bool is_name; /* FIELD_BYTES that people read as a text: how JSON shows it */
 };
 
 #define FIELD_KEY(k) .key = (k), .key_len = sizeof(k) - 1
@@ -53,6 +56,9 @@ struct record {
 	int (*check)(const void *value, struct err *err);
 };
 
+/* Whether the field of the struct has anything to say: else it is left out. */
+bool field_present(const struct field *f, const uint8_t *value);
+
 /*
  * Appends the encoding. -EINVAL when a bound or the check does not hold, -EMSGSIZE when it takes
  * more than max_bytes; *ret is as it was then.
@@ -63,6 +69,15 @@ int record_encode(
 int record_decode(const struct record *rec, const void *p, size_t n, size_t max_bytes, void *ret,
 	struct arena **ret_arena, struct err *err) must_check;
 
+/* A reply of every change refused, each with the longest detail. */
+#define REPLY_DETAIL_BYTES_MAX ERR_TEXT_BYTES
+#define REPLY_BYTES_MAX ((size_t)COMMIT_CHANGES_MAX * (REPLY_DETAIL_BYTES_MAX + 64))
+
+extern const struct record change_record;
+extern const struct record commit_record;
+extern const struct record commit_reply_record;
+extern const struct record changes_record;
+extern const struct record id_list_record; /* of at most MISSING_IDS_MAX */
 /* Shared between messages. */
 extern const struct record xattr_record;
 extern const struct record attr_record;

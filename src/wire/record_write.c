@@ -28,7 +28,7 @@ static uint64_t u64_at(const void *p)
 
 static bool record_present(const struct record *rec, const uint8_t *value);
 
-static bool present(const struct field *f, const uint8_t *value)
+bool field_present(const struct field *f, const uint8_t *value)
 {
 	const uint8_t *p = value + f->offset;
 
@@ -59,7 +59,7 @@ static bool present(const struct field *f, const uint8_t *value)
 static bool record_present(const struct record *rec, const uint8_t *value)
 {
 	for (size_t i = 0; i < rec->n_fields; i++) {
-		if (present(&rec->fields[i], value))
+		if (field_present(&rec->fields[i], value))
 			return true;
 	}
 	return false;
@@ -208,7 +208,7 @@ static int write_record(struct cbor_writer *w, const struct record *rec, const v
 	if (rec->check && rec->check(value, NULL) < 0)
 		return -EINVAL;
 	for (size_t i = 0; i < rec->n_fields; i++)
-		which |= (uint64_t)present(&rec->fields[i], value) << i;
+		which |= (uint64_t)field_present(&rec->fields[i], value) << i;
 	cbor_write_map(w, (size_t)__builtin_popcountll(which) + rec->versioned);
 	if (rec->versioned) {
 		cbor_write_text(w, "v", 1);

@@ -24,6 +24,11 @@
 #define NODE_ROOT UINT64_C(1)
 #define NODE_DEVICE_SHIFT 40
 #define NODE_DEVICE_MAX ((UINT32_C(1) << 24) - 1)
+/*
+ * The largest device number that a server hands out. Half of what a node id has room for: bit 63
+ * of a FUSE node id is not a node's but says that it is an alias (src/fs/inodes.h).
+ */
+#define NODE_DEVICE_GIVEN_MAX ((UINT32_C(1) << 23) - 1)
 
 static inline uint64_t node_id(uint32_t device_number, uint64_t counter)
 {

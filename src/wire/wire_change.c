@@ -18,7 +18,8 @@ static int check_xattr(const void *value, struct err *err)
 }
 
 static const struct field xattr_fields[] = {
-	{ FIELD_KEY("name"), FIELD_BYTES, AT(xattr, name), .max = XATTR_NAME_BYTES_MAX },
+	{ FIELD_KEY("name"), FIELD_BYTES, AT(xattr, name), .max = XATTR_NAME_BYTES_MAX,
+		.is_name = true },
 	{ FIELD_KEY("value"), FIELD_BYTES, AT(xattr, value), .max = XATTR_VALUE_BYTES_MAX },
 };
 
@@ -215,14 +216,17 @@ static const struct field change_fields[] = {
 	{ FIELD_KEY("kind"), FIELD_U32, AT(change, kind), .max = UINT32_MAX },
 	{ FIELD_KEY("node"), FIELD_U64, AT(change, node), .max = UINT64_MAX },
 	{ FIELD_KEY("dir"), FIELD_U64, AT(change, parent), .max = UINT64_MAX },
-	{ FIELD_KEY("name"), FIELD_BYTES, AT(change, name), .max = NAME_BYTES_MAX },
+	{ FIELD_KEY("name"), FIELD_BYTES, AT(change, name), .max = NAME_BYTES_MAX,
+		.is_name = true },
 	{ FIELD_KEY("dir2"), FIELD_U64, AT(change, new_parent), .max = UINT64_MAX },
-	{ FIELD_KEY("name2"), FIELD_BYTES, AT(change, new_name), .max = NAME_BYTES_MAX },
+	{ FIELD_KEY("name2"), FIELD_BYTES, AT(change, new_name), .max = NAME_BYTES_MAX,
+		.is_name = true },
 	{ FIELD_KEY("victim"), FIELD_U64, AT(change, victim), .max = UINT64_MAX },
 	{ FIELD_KEY("flags"), FIELD_U32, AT(change, flags), .max = CHANGE_FLAG_EXCHANGE },
 	{ FIELD_KEY("mask"), FIELD_U32, AT(change, mask), .max = ATTR_ALL },
 	{ FIELD_KEY("attr"), FIELD_RECORD, AT(change, attr), .of = &attr_record },
-	{ FIELD_KEY("target"), FIELD_BYTES, AT(change, target), .max = SYMLINK_BYTES_MAX },
+	{ FIELD_KEY("target"), FIELD_BYTES, AT(change, target), .max = SYMLINK_BYTES_MAX,
+		.is_name = true },
 	{ FIELD_KEY("xattr"), FIELD_RECORD, AT(change, xattr), .of = &xattr_record },
 	{ FIELD_KEY("xattrs"), FIELD_RECORDS, AT(change, xattrs),
 		.count_offset = offsetof(struct change, n_xattrs),
@@ -230,7 +234,7 @@ static const struct field change_fields[] = {
 	{ FIELD_KEY("time"), FIELD_I64, AT(change, time_ns) },
 };
 
-static const struct record change_record = {
+const struct record change_record = {
 	.name = "change",
 	.versioned = true,
 	.size = sizeof(struct change),

@@ -30,7 +30,8 @@ static const struct field node_fields[] = {
 	{ FIELD_KEY("node"), FIELD_U64, AT(node_row, node), .max = UINT64_MAX },
 	{ FIELD_KEY("gone"), FIELD_BOOL, AT(node_row, deleted) },
 	{ FIELD_KEY("attr"), FIELD_RECORD, AT(node_row, attr), .of = &attr_record },
-	{ FIELD_KEY("target"), FIELD_BYTES, AT(node_row, target), .max = SYMLINK_BYTES_MAX },
+	{ FIELD_KEY("target"), FIELD_BYTES, AT(node_row, target), .max = SYMLINK_BYTES_MAX,
+		.is_name = true },
 	{ FIELD_KEY("xattrs"), FIELD_RECORDS, LIST(node_row, xattrs),
 		.count_max = XATTR_NODE_BYTES_MAX, .of = &xattr_record },
 };
@@ -56,7 +57,8 @@ static int check_link(const void *value, struct err *err)
 
 static const struct field link_fields[] = {
 	{ FIELD_KEY("dir"), FIELD_U64, AT(link_row, parent), .max = UINT64_MAX },
-	{ FIELD_KEY("name"), FIELD_BYTES, AT(link_row, name), .max = NAME_BYTES_MAX },
+	{ FIELD_KEY("name"), FIELD_BYTES, AT(link_row, name), .max = NAME_BYTES_MAX,
+		.is_name = true },
 	{ FIELD_KEY("node"), FIELD_U64, AT(link_row, node), .max = UINT64_MAX },
 };
 
@@ -89,7 +91,7 @@ static const struct field changes_fields[] = {
 		.max = MANIFEST_BYTES_MAX },
 };
 
-static const struct record changes_record = {
+const struct record changes_record = {
 	.name = "changes",
 	.versioned = true,
 	.size = sizeof(struct changes),

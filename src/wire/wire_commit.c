@@ -9,10 +9,6 @@
 #define LIST(type, member) \
 	.offset = offsetof(struct type, member), .count_offset = offsetof(struct type, n_##member)
 
-/* Texts for people: as long as struct err's. */
-#define DETAIL_BYTES_MAX ERR_TEXT_BYTES
-/* A reply of every change refused with the longest detail. */
-#define REPLY_BYTES_MAX ((size_t)COMMIT_CHANGES_MAX * (DETAIL_BYTES_MAX + 64))
 #define ID_LIST_OVERHEAD 64
 
 static int check_commit(const void *value, struct err *err)
@@ -35,10 +31,10 @@ static const struct field commit_fields[] = {
 	{ FIELD_KEY("contents"), FIELD_SLICES, LIST(commit, contents), .max = MANIFEST_BYTES_MAX,
 		.count_max = COMMIT_CHANGES_MAX },
 	{ FIELD_KEY("changes"), FIELD_SLICES, LIST(commit, changes), .max = CHANGE_BYTES_MAX,
-		.count_max = COMMIT_CHANGES_MAX },
+		.count_max = COMMIT_CHANGES_MAX, .of = &change_record },
 };
 
-static const struct record commit_record = {
+const struct record commit_record = {
 	.name = "commit",
 	.versioned = true,
 	.size = sizeof(struct commit),
@@ -70,7 +66,8 @@ static int check_refused(const void *value, struct err *err)
 static const struct field refused_fields[] = {
 	{ FIELD_KEY("index"), FIELD_U32, AT(refused_change, index), .max = COMMIT_CHANGES_MAX - 1 },
 	{ FIELD_KEY("reason"), FIELD_REFUSAL, AT(refused_change, reason), .max = 32 },
-	{ FIELD_KEY("detail"), FIELD_TEXT, AT(refused_change, detail), .max = DETAIL_BYTES_MAX },
+	{ FIELD_KEY("detail"), FIELD_TEXT, AT(refused_change, detail),
+		.max = REPLY_DETAIL_BYTES_MAX },
 };
 
 static const struct record refused_record = {
@@ -99,7 +96,7 @@ static const struct field reply_fields[] = {
 		.count_max = COMMIT_CHANGES_MAX, .of = &refused_record },
 };
 
-static const struct record reply_record = {
+const struct record commit_reply_record = {
 	.name = "commit reply",
 	.versioned = true,
 	.size = sizeof(struct commit_reply),
@@ -110,46 +107,41 @@ static const struct record reply_record = {
 
 int commit_reply_encode(const struct commit_reply *r, struct buf *ret)
 {
-	return record_encode(&reply_record, r, REPLY_BYTES_MAX, ret);
+	return record_encode(&commit_reply_record, r, REPLY_BYTES_MAX, ret);
 }
 
 int commit_reply_decode(const void *p, size_t n, struct commit_reply *ret, struct arena **ret_arena,
 	struct err *err)
 {
-	return record_decode(&reply_record, p, n, REPLY_BYTES_MAX, ret, ret_arena, err);
+	return record_decode(&commit_reply_record, p, n, REPLY_BYTES_MAX, ret, ret_arena, err);
 }
 
-/* The bound on the number of ids is the caller's, so the table is made for each call. */
-static struct field ids_field(size_t max)
-{
-	return (struct field){ FIELD_KEY("ids"), FIELD_IDS, AT(id_list, ids),
-		.count_offset = offsetof(struct id_list, n), .max = max };
-}
+#define IDS_FIELD(n_max)                                                             \
+	{                                                                            \
+		FIELD_KEY("ids"), FIELD_IDS, AT(id_list, ids),                       \
+			.count_offset = offsetof(struct id_list, n), .max = (n_max), \
+	}
+#define IDS_RECORD(field)                                                             \
+	{                                                                             \
+		.name = "id list", .versioned = true, .size = sizeof(struct id_list), \
+		.fields = (field), .n_fields = 1,                                     \
+	}
 
-static struct record ids_record(const struct field *field)
-{
-	return (struct record){ .name = "id list",
-		.versioned = true,
-		.size = sizeof(struct id_list),
-		.fields = field,
-		.n_fields = 1 };
-}
+static const struct field ids_fields[] = { IDS_FIELD(MISSING_IDS_MAX) };
+const struct record id_list_record = IDS_RECORD(ids_fields);
 
 int id_list_encode(const struct id_list *l, struct buf *ret)
 {
-	const struct field field = ids_field(l->n);
-	const struct record rec = ids_record(&field);
-
-	if (l->n > MISSING_IDS_MAX)
-		return -EINVAL;
-	return record_encode(&rec, l, l->n * DIGEST_BYTES + ID_LIST_OVERHEAD, ret);
+	return record_encode(
+		&id_list_record, l, MISSING_IDS_MAX * DIGEST_BYTES + ID_LIST_OVERHEAD, ret);
 }
 
+/* The bound on the number of ids is the caller's, so the table is made for each call. */
 int id_list_decode(const void *p, size_t n, size_t max, struct id_list *ret,
 	struct arena **ret_arena, struct err *err)
 {
-	const struct field field = ids_field(MIN(max, MISSING_IDS_MAX));
-	const struct record rec = ids_record(&field);
+	const struct field field = IDS_FIELD(MIN(max, MISSING_IDS_MAX));
+	const struct record rec = IDS_RECORD(&field);
 
 	return record_decode(&rec, p, n, COMMIT_BYTES_MAX, ret, ret_arena, err);
 }

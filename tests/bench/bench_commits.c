@@ -111,7 +111,7 @@ int main(int argc, char **argv)
 		*w = (struct writer){ .drive = drive.id, .commits = (unsigned)(commits / n) };
 		if (client_new(&(struct client_options){ .url = argv[1] }, &w->client, &err) < 0)
 			die("client", &err);
-		if (i == 0 && client_login(w->client, argv[2], (char *)password.data, "bench",
+		if (i == 0 && client_login(w->client, argv[2], (char *)password.data, "bench", NULL,
 				      &login, &err) < 0)
 			die("login", &err);
 		if (client_set_token(w->client, login.token) < 0)

@@ -246,8 +246,11 @@ static void random_rename(struct device *d, struct listing *l)
 
 static void random_attr(struct device *d, struct listing *l)
 {
-	struct node_attr attr = { .mode = (uint32_t)rnd(01000), .uid = (uint32_t)rnd(3),
-		.gid = (uint32_t)rnd(3), .atime_ns = (int64_t)rnd(99), .mtime_ns = (int64_t)rnd(99) };
+	struct node_attr attr = { .mode = (uint32_t)rnd(01000),
+		.uid = (uint32_t)rnd(3),
+		.gid = (uint32_t)rnd(3),
+		.atime_ns = (int64_t)rnd(99),
+		.mtime_ns = (int64_t)rnd(99) };
 	struct entry *e = any_entry(l, false);
 	char value[8];
 	struct node n;
@@ -257,8 +260,7 @@ static void random_attr(struct device *d, struct listing *l)
 	snprintf(value, sizeof value, "%d", (int)rnd(100));
 	switch (rnd(4)) {
 	case 0:
-		ck_assert_int_eq(
-			tree_setxattr(d->t, e->node, text(ANY_NAME), text(value), 0), 0);
+		ck_assert_int_eq(tree_setxattr(d->t, e->node, text(ANY_NAME), text(value), 0), 0);
 		break;
 	case 1:
 		(void)!tree_removexattr(d->t, e->node, text(ANY_NAME));
@@ -394,7 +396,8 @@ static uint64_t number(const char *name, uint64_t otherwise)
 START_TEST(devices_converge)
 {
 	uint64_t first = number("VARVE_SEED", 1);
-	uint64_t n = getenv("VARVE_SEED") && !getenv("VARVE_SEEDS") ? 1 : number("VARVE_SEEDS", SEEDS);
+	uint64_t n =
+		getenv("VARVE_SEED") && !getenv("VARVE_SEEDS") ? 1 : number("VARVE_SEEDS", SEEDS);
 
 	for (uint64_t i = 0; i < n; i++)
 		converge(first + i);

@@ -197,6 +197,61 @@ def test_full_disk():
             run("umount", "-l", a.home)
 
 
+def cache_bytes(device):
+    """What the segments take of the disk, without those that are just being removed."""
+    total = 0
+    for folder, _, files in os.walk(device.home):
+        if os.path.basename(folder) == "segments":
+            for name in files:
+                try:
+                    total += os.stat(os.path.join(folder, name)).st_blocks * 512
+                except FileNotFoundError:
+                    pass
+    return total
+
+
+def test_cache_budget_holds():
+    """A drive of 300 MiB through a cache of 64: written, sent, evicted, and read back the same."""
+    budget = 64 << 20
+    with Lab() as lab:
+        s = lab.server()
+        a = lab.device("a", s).mount("-o", "noatime,cache_size=64M")
+        sizes = [(100 << 10)] * 100 + [3 << 20] * 40 + [170 << 20]
+        want = {}
+        for n, size in enumerate(sizes):
+            with open(a.path(f"f{n}"), "wb") as f:
+                rng = random.Random(n)
+                for _ in range(0, size, 1 << 20):
+                    f.write(rng.randbytes(min(size, 1 << 20)))
+            want[n] = size
+        a.wait(300)
+        until(lambda: cache_bytes(a) <= budget, 30, "the budget, when all is sent")
+        for n, size in want.items():
+            rng = random.Random(n)
+            with open(a.path(f"f{n}"), "rb") as f:
+                for _ in range(0, size, 1 << 20):
+                    part = rng.randbytes(min(size, 1 << 20))
+                    check(f.read(len(part)) == part, "f", n, "differs")
+        until(lambda: cache_bytes(a) <= budget, 30, "the budget, when all is read")
+        equal(a.status()["synced"], True, "synced")
+        # What is not on the server stays, whatever the budget says.
+        s.stop()
+        a.write("unsent", random.Random(7).randbytes(100 << 20))
+        for n in range(20):
+            a.write(f"unsent-{n}", random.Random(n).randbytes(1 << 20))
+        a.umount()
+        a.mount("-o", "cache_size=64M")
+        time.sleep(2 * SLOW)
+        check(a.read("unsent") == random.Random(7).randbytes(100 << 20), "unsent")
+        for n in range(20):
+            check(a.read(f"unsent-{n}") == random.Random(n).randbytes(1 << 20), "unsent", n)
+        s.start()
+        a.wait(300)
+        until(lambda: cache_bytes(a) <= budget, 30, "the budget, when that is sent, too")
+        r = a.varve("mount", a.dir, "-o", "cache_size=much", fail=False)
+        equal(r.returncode, 2, "a size that is none")
+
+
 def test_ctrl_c_unmounts():
     with Lab() as lab:
         _, a, b = lab.pair()

@@ -150,6 +150,37 @@ def test_wait_ends_with_its_mount_and_its_asker():
             end(a)
 
 
+def test_logout_and_login_stay_the_same_device():
+    with Lab() as lab:
+        server = lab.server()
+        a, b = lab.device("a", server), lab.device("b", server)
+        login = ("login", server.url, "--user", "alice", "--password-file", server.password)
+        background(a)
+        background(b)
+        try:
+            a.write("before", "1")
+            a.varve("wait", "--timeout", str(int(20 * SLOW)))
+            check("mounted" in a.varve("logout", fail=False).stderr, "not while it is mounted")
+            server.stop()
+            a.write("unsent", "2")
+            a.varve("umount", a.dir)
+            server.start()
+            a.varve("logout")
+            check("not logged in" in a.varve("mount", a.dir, fail=False).stderr, "logged out")
+            a.varve(*login)
+            r = a.varve("mount", a.dir, timeout=60)
+            equal(r.stderr, "", "it is no other device")
+            a.write("after", "3")
+            a.varve("wait", "--timeout", str(int(20 * SLOW)))
+            equal(status(a)["synced"], True, "what was changed before and after is sent")
+            equal(status(a, a.dir)["device"], "a", "its name")
+            for name, text in (("before", "1"), ("unsent", "2"), ("after", "3")):
+                until(lambda: b.read(name) == text.encode(), what=name)
+        finally:
+            end(a)
+            end(b)
+
+
 def test_umount_of_a_busy_mount():
     with Lab() as lab:
         a = lab.device("a", lab.server())

@@ -353,6 +353,29 @@ def test_offline_and_back():
         equal(a.read("offline-b/f"), b"2" * 100000, "from b")
 
 
+def test_edit_of_bytes_that_are_not_here():
+    """A small edit in a large file of which nothing was fetched, with the server gone."""
+    with Lab() as lab:
+        s, a, b = lab.pair()
+        data = bytearray(random.Random(6).randbytes(4 << 20))
+        a.write("large", data)
+        settle(a, b)
+        s.stop()
+        with open(b.path("large"), "r+b") as f:
+            f.seek(2 << 20)
+            f.write(b"edited while away")
+        data[2 << 20:(2 << 20) + 17] = b"edited while away"
+        equal(os.stat(b.path("large")).st_size, 4 << 20, "size")
+        check(not b.status()["synced"], "the edit waits")
+        b.umount()
+        b.mount()
+        equal(os.stat(b.path("large")).st_size, 4 << 20, "size after a new mount")
+        s.start()
+        settle(a, b)
+        until(lambda: a.read("large") == data, 20, "the edit on a")
+        equal(b.read("large"), bytes(data), "the edit on b")
+
+
 def test_over_tls():
     with Lab() as lab:
         _, a, b = lab.pair(tls=True)

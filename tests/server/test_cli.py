@@ -343,26 +343,63 @@ class Server(CliCase):
                 self.assertEqual(r.returncode, 1, r)
                 self.assertFalse(os.path.exists(self.account()))
 
+    def logged_in(self):
+        with open(self.account(), "rb") as f:
+            text = f.read()
+        self.assertEqual(json.loads(text)["device_id"], "7")
+        self.assertEqual(b"token" in text, b"t0k3n" in text)
+        return b"token" in text
+
     def test_logout(self):
         self.login()
         self.assertIn("Logged out ann", self.works("logout"))
         self.assertEqual(self.server.seen[-1][2]["Authorization"], "Bearer t0k3n")
-        self.assertFalse(os.path.exists(self.account()))
-        self.fails("logout", says="not logged in")
+        self.assertFalse(self.logged_in())
+        for args in (("logout",), ("drives",), ("mount", self.root)):
+            self.fails(*args, says="not logged in")
+
+    def sent(self):
+        return json.loads(self.server.seen[-1][3])
+
+    def test_same_device_after_logout(self):
+        self.login("--device", "laptop")
+        self.works("logout")
+        self.login()
+        self.assertEqual((self.sent()["device_id"], self.sent()["device"]), (7, "laptop"))
+        self.works("logout")
+        self.login("--device", "desktop")
+        self.assertEqual((self.sent()["device_id"], self.sent()["device"]), (7, "desktop"))
+        self.assertNotIn("Authorization", self.server.seen[-1][2])
+        self.server.plan["GET /v1/drives"] = (401, {"error": "denied", "detail": "revoked"})
+        self.login()
+        self.assertEqual(self.sent()["device_id"], 7, "a token that was taken away")
+        self.assertTrue(self.logged_in())
+
+    def test_other_device_of_another_account(self):
+        self.login("--device", "laptop")
+        self.works("logout")
+        login = ("--password-file", self.password)
+        self.works("login", self.url, "--user", "bob", *login)
+        self.assertEqual(self.sent(), {"user": "bob", "password": "correct horse",
+                                       "device": os.uname().nodename})
+        self.works("logout")
+        self.server.plan["POST /x/v1/login"] = self.server.plan["POST /v1/login"]
+        self.works("login", self.url + "/x", "--user", "bob", *login)
+        self.assertNotIn("device_id", self.sent())
 
     def test_logout_of_a_revoked_device(self):
         self.login()
         self.server.plan["POST /v1/logout"] = (401, {"error": "denied", "detail": "no"})
         self.works("logout")
-        self.assertFalse(os.path.exists(self.account()))
+        self.assertFalse(self.logged_in())
 
     def test_logout_without_server(self):
         self.login()
         self.server.plan["POST /v1/logout"] = (500, {"error": "broken", "detail": "on fire"})
         self.fails("logout", says="on fire")
-        self.assertTrue(os.path.exists(self.account()))
+        self.assertTrue(self.logged_in())
         self.works("logout", "--local")
-        self.assertFalse(os.path.exists(self.account()))
+        self.assertFalse(self.logged_in())
 
     def test_drives(self):
         self.login()

@@ -140,8 +140,8 @@ static void register_device(struct device *d, const char *name)
 	*d = (struct device){ 0 };
 	snprintf(d->dir, sizeof d->dir, "%s/%s", dir, name);
 	ck_assert_int_eq(client_new(&(struct client_options){ .url = url }, &c, &err), 0);
-	ck_assert_msg(
-		client_login(c, "ann", "correct horse", name, &login, &err) == 0, "%s", err.text);
+	ck_assert_msg(client_login(c, "ann", "correct horse", name, NULL, &login, &err) == 0, "%s",
+		err.text);
 	ck_assert_int_eq(client_set_token(c, login.token), 0);
 	ck_assert_msg(client_drives(c, first_drive, d, &err) == 1, "%s", err.text);
 	ck_assert_msg(client_attach(c, d->drive, &drive, &err) == 0, "%s", err.text);

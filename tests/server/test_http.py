@@ -5,6 +5,7 @@
 Usage: test_http.py PATH_OF_VARVED [unittest arguments]
 """
 
+import base64
 import http.client
 import json
 import os
@@ -204,9 +205,9 @@ class Server:
             c.close()
         return answer
 
-    def login(self, user="alice", password=PASSWORD, device="laptop"):
+    def login(self, user="alice", password=PASSWORD, device="laptop", **more):
         return self.ask("POST", "/v1/login",
-                        {"user": user, "password": password, "device": device})
+                        {"user": user, "password": password, "device": device, **more})
 
 
 class Answer:
@@ -440,6 +441,39 @@ class Accounts(Case):
             self.assertError(self.get(path, token), 401, "unauthorized")
         self.assertEqual(self.get("/v1/me").status, 200)
 
+    def test_a_device_that_logs_in_again_stays_the_same(self):
+        first = self.s.login(device="phone").json
+        number = self.attach(first["token"])
+        c = Commits(number)
+        self.assertEqual(self.commit(number, commit([c.mkdir(b"before")]),
+                                     first["token"]).status, 200)
+        self.assertEqual(self.post("/v1/logout", token=first["token"]).status, 204)
+        a = self.s.login(password="wrong password", device_id=first["device_id"])
+        self.assertError(a, 401, "unauthorized")
+        self.assertError(self.get("/v1/me", first["token"]), 401, "unauthorized")
+        again = self.s.login(device="phone 2", device_id=first["device_id"]).json
+        self.assertEqual(again["device_id"], first["device_id"])
+        self.assertNotEqual(again["token"], first["token"])
+        self.assertError(self.get("/v1/me", first["token"]), 401, "unauthorized")
+        self.assertEqual(self.get("/v1/me", again["token"]).json["device"], "phone 2")
+        self.assertEqual(self.commit(number, commit([c.mkdir(b"after")]),
+                                     again["token"]).status, 200)
+        # Not logged out: the token that was in use, and cached, ends at once.
+        third = self.s.login(device="phone", device_id=first["device_id"]).json
+        self.assertEqual(third["device_id"], first["device_id"])
+        self.assertError(self.get("/v1/me", again["token"]), 401, "unauthorized")
+        self.assertEqual(self.get("/v1/me", third["token"]).status, 200)
+
+    def test_nobody_becomes_anothers_device(self):
+        mine = self.s.login().json
+        for id in (mine["device_id"], 10**9, 2**63 - 1):
+            theirs = self.s.login("bob", device_id=id).json
+            self.assertNotEqual(theirs["device_id"], id)
+            self.assertEqual(self.get("/v1/me", theirs["token"]).json["user"], "bob")
+        self.assertEqual(self.get("/v1/me", mine["token"]).json["user"], "alice")
+        for id in (0, -1, "7", 7.0, None, True, [7], 2**63):
+            self.assertError(self.s.login(device_id=id), 400, "malformed")
+
     def test_bad_tokens_look_alike(self):
         bodies = set()
         for value in (None, "", "Bearer", "Bearer ", "Bearer x", "Bearer " + "0" * 64,
@@ -558,7 +592,7 @@ class Commit(Case):
         other = self.s.login(device="other").json["token"]
         theirs = self.attach(other)
         self.assertError(self.commit(theirs, body), 403, "device_number")
-        self.assertError(self.commit(16777215, body), 403, "device_number")
+        self.assertError(self.commit(8388607, body), 403, "device_number")
         self.assertEqual(self.commit(mine, body).status, 200)
 
     def test_damaged_commits(self):
@@ -734,6 +768,197 @@ class Chunks(Case):
                                    CBOR), 400, "malformed")
         self.assertError(self.get(self.path("chunks/xyz")), 404, "no_route")
         self.assertError(self.get(self.path("chunks/" + "0" * 63)), 404, "no_route")
+
+
+def as_json(v, key=None):
+    """A decoded CBOR message as openapi.yaml says that JSON shows it."""
+    if isinstance(v, dict):
+        out = {}
+        for k, x in v.items():
+            if k in ("name", "name2", "target"):
+                try:
+                    out[k] = x.decode()
+                except UnicodeDecodeError:
+                    out[k + "_b64"] = base64.b64encode(x).decode()
+            else:
+                out[k] = as_json(x, k)
+        return out
+    if key == "ids":
+        return [v[i:i + 32].hex() for i in range(0, len(v), 32)]
+    if key == "changes":
+        return [as_json({k: x for k, x in uncbor(c).items() if k != "v"}) for c in v]
+    if isinstance(v, list):
+        return [as_json(x) for x in v]
+    if isinstance(v, bytes):
+        return v.hex() if key in ("id", "content") else base64.b64encode(v).decode()
+    if isinstance(v, int) and not isinstance(v, bool) and key not in (
+            "v", "kind", "flags", "mask", "mode", "uid", "gid", "index"):
+        return str(v)
+    return v
+
+
+class Json(Case):
+    """The CBOR routes speak JSON to who asks for it, and say the same."""
+    JSON = {"Accept": "application/json"}
+
+    def path(self, what, drive=None):
+        return f"/v1/drives/{drive or self.drive}/{what}"
+
+    def send(self, number, body, drive=None, **headers):
+        return self.post(self.path("commits", drive), body, "application/json",
+                         Varve_Device_Number=str(number), **headers)
+
+    def both(self, drive):
+        path = self.path("changes?since=0", drive)
+        return (self.get(path).cbor,
+                self.s.ask("GET", path, token=self.token, headers=self.JSON).json)
+
+    def history(self, drive):
+        """All that SQL knows of it, without what differs by chance."""
+        db = sqlite3.connect(os.path.join(self.s.data, "varved.db"))
+        try:
+            key, = db.execute("SELECT id FROM drive WHERE public_id = ?", (drive,)).fetchone()
+            rows = []
+            for table in ("node_version", "link_version", "commit_log", "content"):
+                cursor = db.execute(f"SELECT * FROM {table} WHERE drive = ? ORDER BY 2, 3, 4", (key,))
+                columns = [c[0] for c in cursor.description]
+                skip = {"drive"} | ({"time_ns"} if table == "commit_log" else set())
+                rows += [{c: v for c, v in zip(columns, row) if c not in skip} for row in cursor]
+            return rows
+        finally:
+            db.close()
+
+    def test_same_commit_same_history(self):
+        drives = [self.post("/v1/drives", {"name": n}).json["id"] for n in ("as cbor", "as json")]
+        for drive in drives:
+            self.assertEqual(self.post(self.path("attach", drive)).json["device_number"], 1)
+        c, base = Commits(1), 0
+        big = (1 << 40 | (1 << 40) - 1)  # beyond what a double can say
+        batches = [
+            dict(changes=[c.mkdir(b"dir"), c.mkdir(b"\xff\xfe\n"), c.mkdir("\u00e9\"\\".encode()),
+                          c.create(b"v.txt", CONTENT_V),
+                          cbor({"v": 1, "kind": 1, "node": big, "dir": 1, "name": b"link",
+                                "attr": {"mode": 0o120777, "mtime": -(1 << 62), "uid": 2**32 - 1},
+                                "target": b"to/\x80", "time": 2**63 - 1,
+                                "xattrs": [{"name": b"user.a", "value": b"\0\xff"},
+                                           {"name": b"user.\xff", "value": b""}]})],
+                 contents=[MANIFEST_V], pack=FIVE),
+            dict(changes=[cbor({"v": 1, "kind": 6, "node": big, "dir": 1, "name": b"link",
+                                "dir2": 1 << 40 | 1, "name2": b"\x80", "time": 6}),
+                          cbor({"v": 1, "kind": 3, "node": 1 << 40 | 4, "mask": 1,
+                                "attr": {"mode": 0o600, "ctime": 8}, "time": 8})]),
+        ]
+        for batch in batches:
+            body = cbor({"v": 1, "id": os.urandom(16), "base": base, **batch})
+            a = self.post(self.path("commits", drives[0]), body, CBOR, Varve_Device_Number="1")
+            self.assertEqual(a.status, 200, a.body)
+            b = self.send(1, as_json(uncbor(body)), drives[1], **self.JSON)
+            self.assertEqual(b.status, 200, b.body)
+            self.assertEqual(b.json, as_json(a.cbor))
+            base = a.cbor["seq"]
+        self.assertGreater(len(self.history(drives[0])), 8)
+        self.assertEqual(self.history(drives[0]), self.history(drives[1]))
+        (cbor_a, json_a), (cbor_b, json_b) = self.both(drives[0]), self.both(drives[1])
+        self.assertEqual((cbor_a, json_a), (cbor_b, json_b))
+        self.assertEqual(json_a, as_json(cbor_a))
+        names = {link.get("name_b64") for link in json_a["links"]}
+        self.assertIn(base64.b64encode(b"\xff\xfe\n").decode(), names)
+        # A retry of the one in the other's form is the same commit.
+        again = self.send(1, as_json(uncbor(body)), drives[0])
+        self.assertEqual((again.status, again.cbor["seq"]), (200, base))
+
+    def test_name_that_is_not_utf8_round_trips(self):
+        number = self.attach()
+        raw = b"caf\xe9 \x80"
+        text = base64.b64encode(raw).decode()
+        change = as_json(uncbor(Commits(number).mkdir(raw)))
+        self.assertEqual(change["name_b64"], text)
+        a = self.send(number, {"v": 1, "id": os.urandom(16).hex(), "base": "0",
+                               "changes": [change]}, **self.JSON)
+        self.assertEqual(a.status, 200, a.body)
+        page, shown = self.both(self.drive)
+        self.assertIn(raw, [link["name"] for link in page["links"]])
+        self.assertIn({"dir": "1", "name_b64": text, "node": change["node"]}, shown["links"])
+        a = self.send(number, {"v": 1, "id": os.urandom(16).hex(), "base": a.json["seq"],
+                               "changes": [{"kind": 5, "node": change["node"], "dir": "1",
+                                            "name_b64": text}]}, **self.JSON)
+        self.assertEqual(a.status, 200, a.body)
+
+    def test_refused_in_json(self):
+        number = self.attach()
+        change = {"kind": 5, "node": "99", "dir": "1", "name": "is not there"}
+        a = self.send(number, {"v": 1, "id": os.urandom(16).hex(), "changes": [change]},
+                      **self.JSON)
+        self.assertEqual((a.status, a.headers["Content-Type"]), (409, "application/json"))
+        self.assertNotIn("seq", a.json)
+        self.assertEqual(a.json["refused"][0]["reason"], "absent")
+
+    def test_hostile_json(self):
+        number = self.attach()
+        good = {"v": 1, "id": os.urandom(16).hex(), "base": "0",
+                "changes": [as_json(uncbor(Commits(number).mkdir(b"hostile")))]}
+
+        def change(**more):
+            return {**good, "changes": [{**good["changes"][0], **more}]}
+
+        bodies = [b"", b"{", b"\xff", b"[" * 100000, b'{"a":' * 100000, b'"' + b"x" * 1000, b"[]",
+                  b"null", b"{}", b'{"v":1,"v":1}', b'{"v":1e999}', b'{"v":' + b"9" * 5000 + b"}",
+                  b'{"v":1,"x":[' + b"{}," * 200000 + b"0]}", cbor({"v": 1}),
+                  {**good, "v": 2}, {**good, "v": "1"}, {**good, "id": 5}, {**good, "id": "00"},
+                  {**good, "id": None}, {**good, "id": "0" * 32}, {**good, "base": 0},
+                  {**good, "base": "9" * 100}, {**good, "base": "-1"}, {**good, "base": {}},
+                  {**good, "pack": "*"}, {**good, "pack": [1]}, {**good, "contents": "x"},
+                  {**good, "changes": {}}, {**good, "changes": ["AA=="]},
+                  {**good, "changes": good["changes"] * 1001}, change(kind="1"), change(kind=1.0),
+                  change(kind=2**40), change(kind=-1), change(node=5), change(node=str(2**64)),
+                  change(node="0x5"), change(name=5), change(name=None), change(name_b64="AA=="),
+                  change(attr=[]), change(attr={"mtime": 5}), change(attr={"mtime": str(2**63)}),
+                  change(attr={"content": "ab"}), change(xattrs=[5]), change(v=2)]
+        for body in bodies:
+            with self.subTest(str(body)[:100]):
+                self.assertError(self.send(number, body), 400, "malformed")
+        for body in (change(name="a/b"), change(name=""), change(name="a\0b"), change(attr={})):
+            self.assertEqual(self.send(number, body).status, 409, "as in CBOR")
+        self.assertEqual(self.send(number, good).status, 200)
+
+    def test_ids(self):
+        path = self.path("missing")
+        self.assertEqual(self.post(self.path("packs"), FIVE, PACK).status, 201)
+        absent = "0f" * 32
+        question = {"v": 1, "ids": [CHUNK_V.hex(), absent]}
+        a = self.post(path, question, **self.JSON)
+        self.assertEqual((a.status, a.json), (200, {"v": 1, "ids": [absent]}))
+        self.assertEqual(self.post(path, question).cbor["ids"], bytes.fromhex(absent))
+        a = self.post(path, ids(CHUNK_V), CBOR, **self.JSON)
+        self.assertEqual(a.json, {"v": 1})
+        a = self.post(self.path("fetch"), {"v": 1, "ids": [CHUNK_V.hex()]}, **self.JSON)
+        self.assertEqual((a.status, a.headers["Content-Type"], a.body[8:40]), (200, PACK, CHUNK_V))
+        many = {"v": 1, "ids": [absent] * 8192}
+        a = self.post(path, many, **self.JSON)
+        self.assertEqual((a.status, set(a.json["ids"])), (200, {absent}))
+        for what, n in (("missing", 8193), ("fetch", 257)):
+            self.assertError(self.post(self.path(what), {"v": 1, "ids": [absent] * n}), 400,
+                             "malformed")
+            for body in (b"", b"[]", {"v": 1, "ids": absent}, {"v": 1, "ids": ["0f"]},
+                         {"v": 1, "ids": [5]}, {"v": 1, "ids": {}}, {"ids": []}):
+                self.assertError(self.post(self.path(what), body, "application/json"), 400,
+                                 "malformed")
+        for what, n in (("missing", 700000), ("fetch", 21000), ("commits", 48 * 2**20 + 1)):
+            a = self.post(self.path(what), None, "application/json", Content_Length=str(n))
+            self.assertError(a, 413, "too_large")
+        self.assertError(self.post(self.path("packs"), {}), 415, "wrong_type")
+
+    def test_who_asks_for_what(self):
+        for accept, type in (
+                (None, CBOR), ("*/*", CBOR), ("text/html", CBOR), (CBOR, CBOR), ("", CBOR),
+                ("application/jsonx", CBOR), ("application/json, application/cbor", CBOR),
+                ("application/json", "application/json"),
+                ("text/html, Application/JSON;q=0.9, */*", "application/json")):
+            headers = {} if accept is None else {"Accept": accept}
+            a = self.s.ask("GET", self.path("changes?since=0"), token=self.token, headers=headers)
+            self.assertEqual((a.status, a.headers["Content-Type"]), (200, type), accept)
+        a = self.s.ask("GET", self.path("changes?since=x"), token=self.token, headers=self.JSON)
+        self.assertError(a, 400, "invalid")
 
 
 class Wire(Case):
@@ -946,6 +1171,16 @@ class OpenApi(Case):
         text = read("server/routes.c")
         built = set(re.findall(r'\{ "([A-Z]+)", "(/[^"]*)"', text))
         self.assertEqual(built, set(self.documented()))
+
+    def test_each_field_is_listed(self):
+        listed = set(re.findall(r"^ +(\w+): \{", read("server/openapi.yaml"), re.M))
+        listed |= set(re.findall(r"^ +(\w+):$", read("server/openapi.yaml"), re.M))
+        fields = set()
+        for name in ("wire_change.c", "wire_changes.c", "wire_commit.c"):
+            for key, rest in re.findall(r'FIELD_KEY\("(\w+)"\),([^}]*)\}', read("src/wire", name)):
+                fields |= {key} | ({key + "_b64"} if "is_name" in rest else set())
+        self.assertGreater(len(fields), 35)
+        self.assertEqual(fields - listed, set())
 
     def test_each_error_code_is_listed(self):
         text = read("server/openapi.yaml")

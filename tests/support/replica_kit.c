@@ -118,8 +118,8 @@ static void fill_pack(struct device *d, struct outgoing *o)
 	o->commit.pack = (struct slice){ o->memory[2].data, o->memory[2].len };
 }
 
-static void send_commit(struct device *d, struct outgoing *o, struct commit_reply *ret,
-	struct arena **ret_arena)
+static void send_commit(
+	struct device *d, struct outgoing *o, struct commit_reply *ret, struct arena **ret_arena)
 {
 	struct committer who = { .device = d->number, .number = d->number };
 	struct err err = { 0 };
@@ -357,7 +357,8 @@ static void dump_node(struct device *d, uint64_t id, uint32_t type, struct buf *
 	if (S_ISLNK(n.attr.mode))
 		ck_assert_int_eq(tree_readlink(d->t, id, &target), 0);
 	ck_assert_int_eq(
-		buf_printf(ret, " %llx %o %u:%u %llu links %u size %llu %.8s a%lld m%lld c%lld b%lld -> %s",
+		buf_printf(ret,
+			" %llx %o %u:%u %llu links %u size %llu %.8s a%lld m%lld c%lld b%lld -> %s",
 			(unsigned long long)id, n.attr.mode, n.attr.uid, n.attr.gid,
 			(unsigned long long)n.attr.rdev, n.nlink, (unsigned long long)n.attr.size,
 			hex, (long long)n.attr.atime_ns, (long long)n.attr.mtime_ns,
@@ -378,7 +379,8 @@ static void dump_dir(struct device *d, uint64_t dir, const char *path, struct bu
 		_cleanup_buf_ struct buf sub = { 0 };
 
 		ck_assert_int_eq(
-			buf_printf(&sub, "%s/%.*s", path, (int)e.name.n, (const char *)e.name.p), 0);
+			buf_printf(&sub, "%s/%.*s", path, (int)e.name.n, (const char *)e.name.p),
+			0);
 		ck_assert_int_eq(buf_append(ret, sub.data, sub.len), 0);
 		dump_node(d, e.node, e.type, ret);
 		if (S_ISDIR(e.type))

@@ -73,10 +73,11 @@ START_TEST(login_gives_a_token_until_it_is_revoked)
 	struct err err;
 
 	ck_assert_int_eq(auth_add_user(db, "ann", PASSWORD, &err), 0);
-	ck_assert_int_eq(auth_login(db, "ann", "correct hors", "pc", token, &who, &err), -EACCES);
-	ck_assert_int_eq(auth_login(db, "bob", PASSWORD, "pc", token, &who, &err), -EACCES);
-	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "", token, &who, &err), -EINVAL);
-	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", token, &who, &err), 0);
+	ck_assert_int_eq(
+		auth_login(db, "ann", "correct hors", "pc", 0, token, &who, &err), -EACCES);
+	ck_assert_int_eq(auth_login(db, "bob", PASSWORD, "pc", 0, token, &who, &err), -EACCES);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "", 0, token, &who, &err), -EINVAL);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", 0, token, &who, &err), 0);
 	ck_assert_uint_eq(strlen(token), TOKEN_TEXT_BYTES - 1);
 	ck_assert_int_eq(auth_token(db, token, &found, &err), 0);
 	ck_assert_int_eq(found.device, who.device);
@@ -84,13 +85,52 @@ START_TEST(login_gives_a_token_until_it_is_revoked)
 	ck_assert_int_eq(auth_names(db, &who, &names, &err), 0);
 	ck_assert_str_eq(names.user, "ann");
 	ck_assert_str_eq(names.device, "pc");
-	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "phone", other, &found, &err), 0);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "phone", 0, other, &found, &err), 0);
 	ck_assert_str_ne(token, other);
 	ck_assert_int_eq(auth_revoke_device(db, who.device, &err), 0);
 	ck_assert_int_eq(auth_token(db, token, &found, &err), -EACCES);
 	ck_assert_int_eq(auth_token(db, other, &found, &err), 0);
 	ck_assert_int_eq(auth_token(db, "", &found, &err), -EACCES);
 	ck_assert_int_eq(auth_token(db, token + 1, &found, &err), -EACCES);
+}
+END_TEST
+
+START_TEST(a_device_stays_the_same)
+{
+	char first[TOKEN_TEXT_BYTES], token[TOKEN_TEXT_BYTES];
+	struct identity ann, bob, again;
+	struct auth_names names;
+	uint32_t number;
+	struct err err;
+
+	ck_assert_int_eq(auth_add_user(db, "ann", PASSWORD, &err), 0);
+	ck_assert_int_eq(auth_add_user(db, "bob", PASSWORD, &err), 0);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", 0, first, &ann, &err), 0);
+	ck_assert_int_eq(auth_login(db, "bob", PASSWORD, "pc", 0, token, &bob, &err), 0);
+	add_drive();
+	ck_assert_int_eq(auth_attach(db, &ann, 7, &number, &err), 0);
+	ck_assert_int_eq(auth_revoke_device(db, ann.device, &err), 0);
+	ck_assert_int_eq(
+		auth_login(db, "ann", "not this one", "pc", ann.device, token, &again, &err),
+		-EACCES);
+	ck_assert_int_eq(auth_token(db, first, &again, &err), -EACCES);
+	ck_assert_int_eq(
+		auth_login(db, "ann", PASSWORD, "box", ann.device, token, &again, &err), 0);
+	ck_assert_int_eq(again.device, ann.device);
+	ck_assert_int_eq(auth_token(db, token, &again, &err), 0);
+	ck_assert_int_eq(again.device, ann.device);
+	ck_assert_int_eq(auth_token(db, first, &again, &err), -EACCES);
+	ck_assert_int_eq(auth_has_number(db, &ann, 7, number, &err), 1);
+	ck_assert_int_eq(auth_names(db, &ann, &names, &err), 0);
+	ck_assert_str_eq(names.device, "box");
+	/* Another's device, and one that never was, are not taken over. */
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", bob.device, first, &again, &err), 0);
+	ck_assert_int_ne(again.device, bob.device);
+	ck_assert_int_ne(again.device, ann.device);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", 999, first, &again, &err), 0);
+	ck_assert_int_ne(again.device, 999);
+	ck_assert_int_eq(auth_token(db, token, &again, &err), 0);
+	ck_assert_int_eq(again.device, ann.device);
 }
 END_TEST
 
@@ -103,7 +143,7 @@ START_TEST(no_secret_is_stored)
 	DB_STMT(s, db, "SELECT d.token_hash, a.password FROM device d, account a", NULL);
 
 	ck_assert_int_eq(auth_add_user(db, "ann", PASSWORD, NULL), 0);
-	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", token, &who, NULL), 0);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", 0, token, &who, NULL), 0);
 	ck_assert_int_eq(db_step(s, NULL), 1);
 	ck_assert(hex_decode(token, strlen(token), bytes, sizeof bytes));
 	ck_assert_uint_eq(db_blob(s, 0).n, 32);
@@ -122,8 +162,8 @@ START_TEST(drives_are_for_their_members)
 
 	ck_assert_int_eq(auth_add_user(db, "ann", PASSWORD, &err), 0);
 	ck_assert_int_eq(auth_add_user(db, "bob", PASSWORD, &err), 0);
-	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", token, &ann, &err), 0);
-	ck_assert_int_eq(auth_login(db, "bob", PASSWORD, "pc", token, &bob, &err), 0);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", 0, token, &ann, &err), 0);
+	ck_assert_int_eq(auth_login(db, "bob", PASSWORD, "pc", 0, token, &bob, &err), 0);
 	add_drive();
 	ck_assert_int_eq(auth_drive(db, &ann, "abc", &access, &err), 0);
 	ck_assert_int_eq(access.role, ROLE_OWNER);
@@ -155,12 +195,15 @@ START_TEST(device_numbers_end)
 	uint32_t number;
 
 	ck_assert_int_eq(auth_add_user(db, "ann", PASSWORD, &err), 0);
-	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", token, &who, &err), 0);
+	ck_assert_int_eq(auth_login(db, "ann", PASSWORD, "pc", 0, token, &who, &err), 0);
 	add_drive();
-	run_sql("UPDATE drive SET next_device_number = 16777215");
+	run_sql("UPDATE drive SET next_device_number = 8388607");
 	ck_assert_int_eq(auth_attach(db, &who, 7, &number, &err), 0);
-	ck_assert_uint_eq(number, NODE_DEVICE_MAX);
+	ck_assert_uint_eq(number, NODE_DEVICE_GIVEN_MAX);
+	/* Bit 63 of none of its node ids: the alias bit of src/fs/inodes.h. */
+	ck_assert_uint_eq(node_id(number, UINT64_MAX >> 24) >> 63, 0);
 	ck_assert_int_eq(auth_attach(db, &who, 7, &number, &err), -EDQUOT);
+	ck_assert_ptr_nonnull(strstr(err.text, "no device numbers left"));
 	ck_assert_int_eq(auth_attach(db, &who, 8, &number, &err), -ENOENT);
 }
 END_TEST
@@ -264,6 +307,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, names_and_passwords_are_checked);
 	tcase_add_test(tc, login_gives_a_token_until_it_is_revoked);
+	tcase_add_test(tc, a_device_stays_the_same);
 	tcase_add_test(tc, no_secret_is_stored);
 	tcase_add_test(tc, drives_are_for_their_members);
 	tcase_add_test(tc, device_numbers_end);

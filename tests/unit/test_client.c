@@ -91,7 +91,7 @@ START_TEST(logs_in)
 	struct client_login login;
 
 	canned.text = "{\"token\":\"abc\",\"device_id\":12,\"user\":\"ann\",\"more\":1}";
-	ck_assert_int_eq(client_login(client, "ann", "p\"w", "lap", &login, &err), 0);
+	ck_assert_int_eq(client_login(client, "ann", "p\"w", "lap", NULL, &login, &err), 0);
 	ck_assert_str_eq(login.token, "abc");
 	ck_assert_str_eq(login.device_id, "12");
 	ck_assert_str_eq(login.user, "ann");
@@ -99,6 +99,24 @@ START_TEST(logs_in)
 	ck_assert_ptr_nonnull(strstr(canned.sent_headers, "User-Agent: varve/"));
 	ck_assert_ptr_null(strstr(canned.sent_headers, "Expect:"));
 	ck_assert_ptr_nonnull(strstr(buf_str(&canned.body), "\"p\\\"w\""));
+	ck_assert_ptr_null(strstr(buf_str(&canned.body), "device_id"));
+}
+END_TEST
+
+START_TEST(logs_in_as_the_same_device)
+{
+	static const char *const ids[] = { "12", "12x", "99999999999999999999", "\xff" };
+	static const char *const sent[] = { "\"device_id\":12}", "\"device_id\":\"12x\"",
+		"\"device_id\":\"99999999999999999999\"", NULL };
+	struct client_login login;
+
+	canned.text = "{\"token\":\"abc\",\"device_id\":12,\"user\":\"ann\"}";
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+		ck_assert_int_eq(client_login(client, "ann", "pw", "lap", ids[i], &login, &err),
+			sent[i] ? 0 : -EINVAL);
+		if (sent[i])
+			ck_assert_ptr_nonnull(strstr(buf_str(&canned.body), sent[i]));
+	}
 }
 END_TEST
 
@@ -112,10 +130,10 @@ START_TEST(broken_logins_are_refused)
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		canned.text = texts[i];
-		ck_assert_msg(client_login(client, "a", "b", "c", &login, &err) == -EBADMSG, "%s",
-			texts[i]);
+		ck_assert_msg(client_login(client, "a", "b", "c", NULL, &login, &err) == -EBADMSG,
+			"%s", texts[i]);
 	}
-	ck_assert_int_eq(client_login(client, "\xff", "b", "c", &login, &err), -EINVAL);
+	ck_assert_int_eq(client_login(client, "\xff", "b", "c", NULL, &login, &err), -EINVAL);
 }
 END_TEST
 
@@ -370,6 +388,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tc, set_up, tear_down);
 	tcase_add_test(tc, logs_in);
+	tcase_add_test(tc, logs_in_as_the_same_device);
 	tcase_add_test(tc, broken_logins_are_refused);
 	tcase_add_test(tc, lists_drives);
 	tcase_add_test(tc, attaches);

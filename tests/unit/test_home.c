@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base64.h"
 #include "cli/account.h"
 #include "cli/drive.h"
 #include "cli/json_file.h"
@@ -115,13 +116,31 @@ START_TEST(account_comes_back)
 	ck_assert_str_eq(b.url, "https://h:1");
 	ck_assert_str_eq(b.token, "secret");
 	ck_assert_str_eq(b.ca_file, "/ca\xff.pem");
-	ck_assert_int_eq(account_remove(&h, NULL), 0);
-	ck_assert_int_eq(account_remove(&h, NULL), 0);
+}
+END_TEST
+
+START_TEST(logged_out_account_is_remembered)
+{
+	_cleanup_account_ struct account a = { 0 }, b = { 0 };
+	struct err err = { 0 };
+
+	fill_account(&a);
+	ck_assert_int_eq(account_save(&h, &a, NULL), 0);
+	ck_assert_int_eq(account_log_out(&h, &a, NULL), 0);
+	ck_assert_ptr_null(a.token);
+	ck_assert_int_eq(account_require(&h, &b, &err), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.text, "not logged in"));
+	ck_assert_ptr_null(b.url);
+	ck_assert_int_eq(account_load(&h, &b, NULL), 1);
+	ck_assert_str_eq(b.device_id, "7");
+	ck_assert_str_eq(b.device, "laptop");
+	ck_assert_ptr_null(b.token);
 }
 END_TEST
 
 static const char *const bad_accounts[] = { "", "{", "[]", "{\"url\": 1}", "{\"url\": \"x\"}",
-	"{\"url\": \"x\", \"url\": \"y\"}", "\xff\xfe" };
+	"{\"url\": \"x\", \"url\": \"y\"}", "\xff\xfe",
+	"{\"url\":\"u\",\"user\":\"u\",\"device\":\"d\",\"device_id\":\"1\",\"token\":7}" };
 
 START_TEST(damaged_account_is_told)
 {
@@ -393,6 +412,7 @@ int main(void)
 	tcase_add_test(t, xdg_folders_without_it);
 	tcase_add_test(t, log_name_is_a_file_name);
 	tcase_add_test(t, account_comes_back);
+	tcase_add_test(t, logged_out_account_is_remembered);
 	tcase_add_loop_test(t, damaged_account_is_told, 0, (int)ARRAY_SIZE(bad_accounts));
 	tcase_add_loop_test(t, urls_are_checked, 0, (int)ARRAY_SIZE(urls));
 	tcase_add_test(t, drives_are_listed);

@@ -117,9 +117,8 @@ START_TEST(changes_of_every_kind_arrive)
 	ck_assert(has_bytes(&b, f, "one"));
 	ck_assert_ptr_nonnull(strstr(buf_str(&b.events), "link"));
 	ck_assert_int_eq(remove_file(&a, dir, "gone"), 0);
-	ck_assert_int_eq(tree_rename(a.t, dir, text("fifo"), NODE_ROOT, text("g"),
-				 RENAME_EXCHANGE, &v),
-		0);
+	ck_assert_int_eq(
+		tree_rename(a.t, dir, text("fifo"), NODE_ROOT, text("g"), RENAME_EXCHANGE, &v), 0);
 	ck_assert_int_eq(remove_file(&a, dir, "f"), 0);
 	ck_assert_int_eq(tree_removexattr(a.t, f, text("user.k")), 0);
 	ck_assert_int_eq(write_file(&a, f, "two"), CONTENT_PUT);
@@ -645,15 +644,12 @@ START_TEST(bad_pages_change_nothing)
 	expect_bad((struct changes){ .nodes = &row, .n_nodes = 1 });
 	expect_bad((struct changes){ .links = &link, .n_links = 1 });
 	link.parent = n9 + 1;
-	expect_bad((struct changes){
-		.nodes = &row, .n_nodes = 1, .links = &link, .n_links = 1 });
+	expect_bad((struct changes){ .nodes = &row, .n_nodes = 1, .links = &link, .n_links = 1 });
 	link.parent = f;
-	expect_bad((struct changes){
-		.nodes = &row, .n_nodes = 1, .links = &link, .n_links = 1 });
+	expect_bad((struct changes){ .nodes = &row, .n_nodes = 1, .links = &link, .n_links = 1 });
 	/* Bad names, the root. */
 	link = (struct link_row){ NODE_ROOT, text("a/b"), n9 };
-	expect_bad((struct changes){
-		.nodes = &row, .n_nodes = 1, .links = &link, .n_links = 1 });
+	expect_bad((struct changes){ .nodes = &row, .n_nodes = 1, .links = &link, .n_links = 1 });
 	link = (struct link_row){ NODE_ROOT, text("root"), NODE_ROOT };
 	expect_bad((struct changes){ .links = &link, .n_links = 1 });
 	row = (struct node_row){ .node = NODE_ROOT, .deleted = true };
@@ -708,8 +704,10 @@ START_TEST(conflict_names)
 	ck_assert_uint_le(n.len, NAME_BYTES_MAX);
 	ck_assert_uint_ge(n.len, NAME_BYTES_MAX - 1);
 	ck_assert_int_eq(memcmp(n.data + n.len - 3, ").c", 3), 0);
-	ck_assert_int_eq(strncmp((char *)n.data + (n.len - strlen(" (conflicted copy, pc, 1970-01-01).c") - 2),
-				 "\xc3\xbc", 2),
+	ck_assert_int_eq(
+		strncmp((char *)n.data +
+				(n.len - strlen(" (conflicted copy, pc, 1970-01-01).c") - 2),
+			"\xc3\xbc", 2),
 		0);
 }
 END_TEST

@@ -40,8 +40,8 @@ static struct node get(uint64_t id)
 	return n;
 }
 
-static int rename_flags(uint64_t p, const char *a, uint64_t q, const char *b, unsigned flags,
-	struct victim *ret)
+static int rename_flags(
+	uint64_t p, const char *a, uint64_t q, const char *b, unsigned flags, struct victim *ret)
 {
 	return tree_rename(d.t, p, text(a), q, text(b), flags, ret);
 }
@@ -209,8 +209,8 @@ START_TEST(rename_files)
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "x", NODE_ROOT, "y", 0, &v), -ENOENT);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", 99, "y", 0, &v), -ENOENT);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", b, "y", 0, &v), -ENOTDIR);
-	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", NODE_ROOT, "b", RENAME_NOREPLACE, &v),
-		-EEXIST);
+	ck_assert_int_eq(
+		rename_flags(NODE_ROOT, "a", NODE_ROOT, "b", RENAME_NOREPLACE, &v), -EEXIST);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", NODE_ROOT, "a", 0, &v), 0);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", NODE_ROOT, "dir", 0, &v), -EISDIR);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", dir, "a", RENAME_NOREPLACE, &v), 0);
@@ -272,8 +272,8 @@ START_TEST(rename_exchange)
 	uint64_t f = make_file(&d, b, "f", "F");
 	struct victim v;
 
-	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", NODE_ROOT, "x", RENAME_EXCHANGE, &v),
-		-ENOENT);
+	ck_assert_int_eq(
+		rename_flags(NODE_ROOT, "a", NODE_ROOT, "x", RENAME_EXCHANGE, &v), -ENOENT);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", a, "b", RENAME_EXCHANGE, &v), -EINVAL);
 	ck_assert_int_eq(rename_flags(a, "b", NODE_ROOT, "a", RENAME_EXCHANGE, &v), -EINVAL);
 	make(&d, NODE_ROOT, "e", DIR_MODE);
@@ -384,8 +384,8 @@ START_TEST(contents)
 	ck_assert_int_eq(write_upon(&d, f, &one, "", NODE_ROOT, "f", NULL), CONTENT_PUT);
 	ck_assert(has_bytes(&d, f, ""));
 	ck_assert_int_eq(tree_unlink(d.t, NODE_ROOT, text("f"), &v), 0);
-	ck_assert_int_eq(write_upon(&d, f, &empty, "three", NODE_ROOT, "f", &other),
-		CONTENT_REVIVED);
+	ck_assert_int_eq(
+		write_upon(&d, f, &empty, "three", NODE_ROOT, "f", &other), CONTENT_REVIVED);
 	ck_assert_uint_eq(find(&d, NODE_ROOT, "f"), f);
 	ck_assert(has_bytes(&d, f, "three"));
 }
@@ -428,6 +428,51 @@ START_TEST(a_store_holds_one_drive)
 }
 END_TEST
 
+static void *make_and_move(void *arg)
+{
+	uint64_t dir = *(uint64_t *)arg;
+
+	for (int i = 0; i < 200; i++) {
+		char name[16], other[16];
+
+		snprintf(name, sizeof name, "n%d", i);
+		snprintf(other, sizeof other, "m%d", i % 7);
+		make_file(&d, dir, name, "bytes");
+		ck_assert_int_eq(move(&d, dir, name, NODE_ROOT, other), 0);
+	}
+	return NULL;
+}
+
+static void *look(void *arg)
+{
+	for (int i = 0; i < 1000; i++) {
+		struct node n;
+		char name[16];
+
+		snprintf(name, sizeof name, "m%d", i % 7);
+		ck_assert_int_ge(tree_lookup(d.t, NODE_ROOT, text(name), &n), 0);
+		ck_assert_int_eq(tree_get(d.t, NODE_ROOT, &n), 1);
+	}
+	return NULL;
+}
+
+START_TEST(threads_share_a_tree)
+{
+	uint64_t dirs[2] = { make(&d, NODE_ROOT, "x", DIR_MODE),
+		make(&d, NODE_ROOT, "y", DIR_MODE) };
+	pthread_t threads[4];
+
+	for (size_t i = 0; i < 4; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, i < 2 ? make_and_move : look,
+					 &dirs[i % 2]),
+			0);
+	for (size_t i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	ck_assert_uint_eq(get(dirs[0]).nlink, 2);
+	ck_assert_uint_ne(find(&d, NODE_ROOT, "m0"), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("tree");
@@ -452,6 +497,7 @@ int main(void)
 	tcase_add_test(tc, contents);
 	tcase_add_test(tc, large_manifests_have_a_row);
 	tcase_add_test(tc, a_store_holds_one_drive);
+	tcase_add_test(tc, threads_share_a_tree);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
