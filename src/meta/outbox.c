@@ -138,7 +138,8 @@ int outbox_each(
 
 	if (r < 0)
 		return r;
-	for (store_iter_seek(it, first.b, first.n); (r = store_iter_valid(it)) > 0; store_iter_next(it)) {
+	for (store_iter_seek(it, first.b, first.n); (r = store_iter_valid(it)) > 0;
+		store_iter_next(it)) {
 		_cleanup_arena_ struct arena *arena = NULL;
 		struct outbox_entry e;
 		uint64_t number;

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+/* What stands around the parts of a commit: keys, and a length before each of its items. */
+#define COMMIT_ENVELOPE (64 * KIB)
 /* Of a chunk inside the commit: its frame and its place in the pack. */
 #define INLINE_CHUNK_OVERHEAD (FRAME_OVERHEAD_MAX + DIGEST_BYTES + 16)
 
@@ -182,7 +184,7 @@ static int add_entry(struct builder *b, uint64_t number, struct slice row)
 	if (m)
 		manifest_bytes(m, &n);
 	bytes = rec.change.n + n + (m ? inline_bytes(m) : 0);
-	if (b->n_changes && !b->fixed && b->bytes + bytes > COMMIT_BYTES_MAX)
+	if (b->n_changes && !b->fixed && b->bytes + bytes > COMMIT_BYTES_MAX - COMMIT_ENVELOPE)
 		return 0;
 	r = m ? add_content(b, m) : 0;
 	if (r >= 0)

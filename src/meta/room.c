@@ -60,7 +60,7 @@ static int missing(struct room *m, uint64_t want, uint64_t reserve, uint64_t *re
 
 int room_check(struct room *m, uint64_t want, uint64_t reserve)
 {
-	uint64_t bytes;
+	uint64_t bytes = 0;
 	int r = missing(m, want, reserve, &bytes);
 
 	return r < 0 ? r : bytes ? -ENOSPC : 0;
@@ -68,7 +68,7 @@ int room_check(struct room *m, uint64_t want, uint64_t reserve)
 
 int room_check_patiently(struct room *m, uint64_t want, uint64_t reserve)
 {
-	uint64_t bytes;
+	uint64_t bytes = 0;
 	int r = missing(m, want, reserve, &bytes);
 
 	if (r < 0 || bytes == 0)

@@ -110,7 +110,7 @@ static void note_link(struct sync *s, enum sync_link link, const char *detail)
 	if (link == SYNC_ONLINE && s->link != SYNC_ONLINE)
 		s->recoveries++;
 	s->link = link;
-	snprintf(s->link_detail, sizeof s->link_detail, "%s", detail);
+	snprintf(s->link_detail, sizeof s->link_detail, "%.*s", SYNC_DETAIL_BYTES - 1, detail);
 	if (!news)
 		return;
 	pthread_cond_broadcast(&s->changed);

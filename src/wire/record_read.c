@@ -111,7 +111,7 @@ static int read_text(struct reading *rd, struct slice *ret)
 
 static int read_fixed(struct reading *rd, void *p)
 {
-	struct slice s;
+	struct slice s = { 0 };
 	int r = read_bytes(rd, rd->field->max, &s);
 
 	if (r < 0)
@@ -124,7 +124,7 @@ static int read_fixed(struct reading *rd, void *p)
 
 static int read_refusal(struct reading *rd, enum refusal *ret)
 {
-	struct slice s;
+	struct slice s = { 0 };
 	int r = read_text(rd, &s);
 
 	if (r == 0)
@@ -134,7 +134,7 @@ static int read_refusal(struct reading *rd, enum refusal *ret)
 
 static int read_ids(struct reading *rd, void *pointer, void *count)
 {
-	struct slice s;
+	struct slice s = { 0 };
 	size_t n;
 	int r = read_bytes(rd, rd->field->max * DIGEST_BYTES, &s);
 

@@ -376,6 +376,25 @@ def test_edit_of_bytes_that_are_not_here():
         equal(b.read("large"), bytes(data), "the edit on b")
 
 
+def test_copy_shares_chunks():
+    """copy_file_range moves no bytes: neither here nor to the server."""
+    with Lab() as lab:
+        _, a, b = lab.pair()
+        data = random.Random(8).randbytes(20 << 20)
+        a.write("original", data)
+        settle(a)
+        before = a.status()
+        with open(a.path("original"), "rb") as src, open(a.path("copy"), "wb") as dst:
+            done = 0
+            while done < len(data):
+                done += os.copy_file_range(src.fileno(), dst.fileno(), len(data) - done)
+        settle(a, b)
+        after = a.status()
+        check(after["bytes_sent"] - before["bytes_sent"] < 100000, "sent:", before, after)
+        check(after["cache_bytes"] - before["cache_bytes"] < 1 << 20, "stored:", before, after)
+        equal(b.read("copy"), data, "bytes of the copy")
+
+
 def test_over_tls():
     with Lab() as lab:
         _, a, b = lab.pair(tls=True)
