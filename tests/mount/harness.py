@@ -165,8 +165,9 @@ class Device:
     def umount(self):
         self.varve("umount", self.dir, timeout=300)
         if self.process:
-            self.process.wait(60 * SLOW)
+            code = self.process.wait(60 * SLOW)
             self.process = None
+            equal(code, 0, f"daemon of {self.name} ended: {self.log_tail()}")
 
     def kill(self):
         """kill -9 of the daemon; what it leaves is for the next mount to deal with."""
@@ -234,19 +235,29 @@ class Lab:
                 with contextlib.suppress(OSError):
                     with open(s.log, errors="replace") as f:
                         print(f"--- log of {s.name} ---\n{f.read()[-3000:]}", file=sys.stderr)
+        # What a sanitizer finds at the end shows in the exit status.
+        bad = []
         for d in self.devices:
-            if d.process and d.process.poll() is None:
+            if d.process:
                 d.process.terminate()
                 try:
-                    d.process.wait(20 * SLOW)
+                    code = d.process.wait(30 * SLOW)
                 except subprocess.TimeoutExpired:
+                    code = "nothing within its time"
                     d.process.kill()
                     d.process.wait()
+                if code != 0:
+                    bad.append(f"daemon of {d.name} ended with {code}: {d.log_tail()}")
             subprocess.run(["umount", "-l", d.dir], capture_output=True)
         for s in self.servers:
             if s.process:
-                s.kill()
+                code = s.stop()
+                if code != 0:
+                    with open(s.log, errors="replace") as f:
+                        bad.append(f"{s.name} ended with {code}: {f.read()[-3000:]}")
         shutil.rmtree(self.dir, ignore_errors=True)
+        if bad and not kind:
+            raise Failed("; ".join(bad))
 
 
 def file_digest(path):
