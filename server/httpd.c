@@ -508,6 +508,12 @@ static unsigned connection_limit(void)
 	return (unsigned)MIN(l.rlim_cur - OTHER_FDS, (rlim_t)CONNECTIONS_MAX);
 }
 
+/* An encoded NUL stays as it is: decoded, it would hide from the rules what is behind it. */
+static size_t unescape(void *ctx, struct MHD_Connection *connection, char *s)
+{
+	return strstr(s, "%00") ? strlen(s) : MHD_http_unescape(s);
+}
+
 static struct MHD_Daemon *start_daemon(struct httpd *h, const struct httpd_options *o)
 {
 	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
@@ -526,8 +532,8 @@ static struct MHD_Daemon *start_daemon(struct httpd *h, const struct httpd_optio
 		on_over, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
 		MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_CONNECTION_LIMIT,
 		connection_limit(), MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES,
-		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, o->cert_pem ? tls : none,
-		MHD_OPTION_END);
+		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, unescape, h,
+		MHD_OPTION_ARRAY, o->cert_pem ? tls : none, MHD_OPTION_END);
 }
 
 int httpd_new(const struct httpd_options *o, struct httpd **ret, struct err *err)

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -327,6 +328,26 @@ static int run_daemon(struct mounting *m)
 	return EXIT_FAILED;
 }
 
+/* The daemon that is awaited: in a session of its own, Ctrl-C does not reach it by itself. */
+static volatile sig_atomic_t awaited, interrupted;
+
+static void on_interrupt(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+	kill((pid_t)awaited, SIGTERM);
+}
+
+static void pass_signals_on(pid_t pid)
+{
+	struct sigaction sa = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
+
+	awaited = pid;
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+}
+
 static int daemon_died(pid_t pid)
 {
 	int status = 0;
@@ -335,6 +356,8 @@ static int daemon_died(pid_t pid)
 		if (errno != EINTR)
 			break;
 	}
+	if (interrupted)
+		return cli_fail("mount", "stopped by a signal; nothing is mounted");
 	if (WIFSIGNALED(status))
 		return cli_fail("mount", "the daemon was ended by signal %d (%s); see its log",
 			WTERMSIG(status), strsignal(WTERMSIG(status)));
@@ -354,9 +377,11 @@ static int await_daemon(int fd, pid_t pid)
 		if (got <= 0)
 			break;
 		n += (size_t)got;
-		if (text[0] == '+')
+		if (text[0] == '+' && !interrupted)
 			return EXIT_DONE;
 	}
+	if (interrupted)
+		return daemon_died(pid);
 	text[n] = '\0';
 	return n > 1 ? cli_fail("mount", "%s", text + 1) : daemon_died(pid);
 }
@@ -378,6 +403,7 @@ static int mount_in_background(struct mounting *m)
 		return cli_fail("mount", "cannot start the daemon: %s", strerror(errno));
 	if (pid == 0)
 		return run_daemon(m);
+	pass_signals_on(pid);
 	close(m->ready_fd);
 	m->ready_fd = -1;
 	return await_daemon(from_child, pid);

@@ -82,13 +82,13 @@ static int report(const char *dir, const json_t *answer)
 	char changes[COUNT_TEXT_MAX], files[COUNT_TEXT_MAX];
 
 	if (unsent == 0 && unsealed == 0) {
-		printf("Unmounted %s; nothing waits to be sent.\n", dir);
+		cli_say("Unmounted %s; nothing waits to be sent.", dir);
 		return finish_output("umount");
 	}
 	if (unsealed)
 		printf("%s could not be finished (see the log); nothing of it is lost.\n",
 			count_text(unsealed, "file", files));
-	printf("Unmounted %s; %s not sent yet, safe on this device: out at the next mount.\n", dir,
+	cli_say("Unmounted %s; %s not sent yet, safe on this device: out at the next mount.", dir,
 		count_text(unsent, "change", changes));
 	return finish_output("umount");
 }
@@ -138,7 +138,7 @@ static int take_stale_away(const char *dir, struct err *err)
 	r = mounts_detach(dir, true, err);
 	if (r < 0)
 		return r;
-	printf("Unmounted %s, which a daemon that had died left; what it had accepted is safe.\n",
+	cli_say("Unmounted %s, which a daemon that had died left; what it had accepted is safe.",
 		dir);
 	return finish_output("umount");
 }

@@ -66,6 +66,18 @@ void cli_note(const char *what, const char *format, ...)
 	va_end(ap);
 }
 
+void cli_say(const char *format, ...)
+{
+	char text[MESSAGE_BYTES];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	defuse(text);
+	puts(text);
+}
+
 int finish_output(const char *command)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))

@@ -22,6 +22,9 @@ int cli_misuse(const char *command, const char *format, ...) __attribute__((form
 /* Prints a line "varve: WHAT: text" that is no failure, on stderr. */
 void cli_note(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Prints a line on stdout; finish_output() tells whether it got there. */
+void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* EXIT_DONE, or EXIT_FAILED when stdout could not take it. */
 int print_json(const json_t *value);
 /* What a command that printed ends with: EXIT_FAILED when stdout is full or closed. */

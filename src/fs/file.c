@@ -258,6 +258,20 @@ void file_opened(struct file *f)
 	(void)r;
 }
 
+/* Nobody has the bytes open any more that went into a copy: the node is another instance's. */
+static void leave_copied(struct file *f)
+{
+	bool parts;
+
+	pthread_mutex_lock(&f->lock);
+	parts = f->put_node != f->node && f->open_count == 0;
+	if (parts)
+		f->detached = true;
+	pthread_mutex_unlock(&f->lock);
+	if (parts)
+		files_leave(f);
+}
+
 void file_closed(struct file *f)
 {
 	bool last;
@@ -271,6 +285,8 @@ void file_closed(struct file *f)
 	if (last)
 		r = file_flush(f);
 	(void)r;
+	if (last)
+		leave_copied(f);
 }
 
 bool file_is_open(struct file *f)
@@ -339,6 +355,9 @@ void file_set_times(struct file *f, uint32_t mask, int64_t mtime_ns, int64_t cti
 void file_set_unlinked(struct file *f)
 {
 	SCOPED_LOCK(&f->lock);
+	/* What is written goes to a copy, which has its own name. */
+	if (f->put_node != f->node)
+		return;
 	f->unlinked = true;
 	pthread_cond_broadcast(&f->changed);
 	if (f->active)
@@ -350,21 +369,32 @@ void file_set_unlinked(struct file *f)
 		file_mark_clean_locked(f);
 }
 
-void file_detach(struct file *f)
+/* The event may be of a content that this instance was made of already. */
+static bool is_stale_locked(struct file *f)
 {
 	struct node n;
-	int r;
+
+	return f->put_node != f->node || tree_get(f->fs->tree, f->node, &n) <= 0 ||
+	       !digest_eq(&n.attr.content, &f->base_content);
+}
+
+bool file_is_stale(struct file *f)
+{
+	SCOPED_LOCK(&f->lock);
+	return is_stale_locked(f);
+}
+
+void file_detach(struct file *f)
+{
+	bool stale;
 
 	pthread_mutex_lock(&f->lock);
-	/* The event may be of a content that this instance was made of already. */
-	r = tree_get(f->fs->tree, f->node, &n);
-	if (r > 0 && digest_eq(&n.attr.content, &f->base_content) && f->put_node == f->node) {
-		pthread_mutex_unlock(&f->lock);
-		return;
-	}
-	f->detached = true;
+	stale = is_stale_locked(f);
+	if (stale)
+		f->detached = true;
 	pthread_mutex_unlock(&f->lock);
-	files_leave(f);
+	if (stale)
+		files_leave(f);
 }
 
 void file_mark_dirty_locked(struct file *f)

@@ -116,7 +116,12 @@ int file_fsync(struct file *f) must_check;
 
 /* The node lost its last name on this device: nothing is sealed any more. */
 void file_set_unlinked(struct file *f);
-/* Another content came from elsewhere: keep ours for those who have it open. */
+/* Whether the node has a content in the tree that is not this instance's. */
+bool file_is_stale(struct file *f);
+/*
+ * Another content came from elsewhere: keep ours for those who have it open. Nothing happens to
+ * an instance that is not stale.
+ */
 void file_detach(struct file *f);
 
 /* Seals every dirty file, open ones too: `varve wait`, umount. First error, all tried. */

@@ -131,7 +131,9 @@ static bool content_changed(struct session *s, uint64_t node)
 	uint64_t id;
 
 	pthread_rwlock_wrlock(&s->open_lock);
-	if (files_peek(s->o.files, node, &f) > 0) {
+	/* Opened after the change, it is of the new content, and only the kernel's pages are old.
+	 */
+	if (files_peek(s->o.files, node, &f) > 0 && file_is_stale(f)) {
 		retired = file_is_open(f) && inodes_retire(s->inodes, node, f, &id) == 0;
 		file_detach(f);
 	}
@@ -154,31 +156,31 @@ static void node_gone(struct session *s, uint64_t node)
 	file_set_node(f, &n);
 }
 
-static void node_changed(struct session *s, const struct inval_item *i)
+static void tell_node(struct session *s, struct inval_item *i)
+{
+	uint64_t id = inodes_current(s->inodes, i->node);
+
+	i->known = inval_item_has(i, TREE_CONTENT) ? tell_all(s, id) : tell_attr(s, id);
+}
+
+static void node_changed(struct session *s, struct inval_item *i)
 {
 	bool content = inval_item_has(i, TREE_CONTENT);
 	bool gone = inval_item_has(i, TREE_GONE);
 	struct node n;
-	uint64_t id;
-	bool known;
 
 	if (content && content_changed(s, i->node)) {
 		tell_names(s, i->node);
+		i->known = true;
 		return;
 	}
 	if (tree_get(s->o.tree, i->node, &n) > 0)
 		node_tell_instance(s, &n);
 	else if (gone)
 		node_gone(s, i->node);
-	id = inodes_current(s->inodes, i->node);
-	known = content ? tell_all(s, id) : tell_attr(s, id);
-	if (known || gone)
-		return;
-	tell_names(s, i->node);
-	if (content)
-		tell_all(s, id);
-	else
-		tell_attr(s, id);
+	tell_node(s, i);
+	if (!i->known && !gone)
+		tell_names(s, i->node);
 }
 
 /* A name that leads nowhere now, and whose node is no more: watchers hear of its deletion. */
@@ -217,7 +219,7 @@ static void parents_changed(struct session *s, const struct inval_queue *q)
 
 static void tell(struct session *s, const struct inval_queue *q)
 {
-	const struct inval_item *i;
+	struct inval_item *i;
 
 	for (i = q->items; i; i = i->hh.next)
 		if (i->parent == 0)
@@ -225,6 +227,10 @@ static void tell(struct session *s, const struct inval_queue *q)
 	for (i = q->items; i; i = i->hh.next)
 		if (i->parent != 0)
 			name_changed(s, i);
+	/* Lookups that were under way, by old names too, have made the node known by now. */
+	for (i = q->items; i; i = i->hh.next)
+		if (i->parent == 0 && !i->known && !inval_item_has(i, TREE_GONE))
+			tell_node(s, i);
 	parents_changed(s, q);
 }
 

@@ -143,6 +143,13 @@ void op_create(
 	}
 	node_overlay(s, &n);
 	reply_entry_fill(s, &n, &e);
+	/* Its content changed elsewhere just now: the handle is on the id that was retired. */
+	if (e.ino != h->id) {
+		reply_entry_lost(s, &e);
+		handle_close(s, h);
+		reply_error(req, -ESTALE);
+		return;
+	}
 	file_open_flags(fi, h);
 	if (fuse_reply_create(req, &e, fi) < 0) {
 		reply_entry_lost(s, &e);

@@ -107,10 +107,13 @@ void file_sealed_locked(struct file *f, struct manifest *content, enum content_r
 		return;
 	/*
 	 * Theirs keeps the node, ours has become another one. Who has this instance open goes on
-	 * with the bytes he knows, and what he writes goes to the copy; the next to open the node
-	 * gets theirs.
+	 * with the bytes he knows, and what he writes goes to the copy. While it is open it keeps
+	 * its place until file_detach() (the tree has told of their content): two instances under
+	 * one FUSE id would share the kernel's pages.
 	 */
 	f->put_node = node->id;
+	if (f->open_count > 0)
+		return;
 	f->detached = true;
 	files_leave(f);
 }

@@ -324,8 +324,12 @@ int tree_put_content(struct tree *t, const struct content_update *update,
 		*ret_node = node;
 		if (p.w.n)
 			outbox_notify(t);
-		if (p.has_event && events_add(&ev, p.event) == 0)
-			events_tell(t, &ev);
+		if (p.has_event)
+			(void)!events_add(&ev, p.event);
+		/* Who has the node open has other bytes than the node. */
+		if (p.result == CONTENT_COPIED)
+			(void)!events_add(&ev, (struct tree_event){ TREE_CONTENT, update->node });
+		events_tell(t, &ev);
 	}
 	events_done(&ev);
 	outbox_writer_done(&p.w);

@@ -610,6 +610,39 @@ class Commit(Case):
         self.assertError(a, 415, "wrong_type")
         self.assertEqual(self.get("/v1/drives").json["drives"][0]["head"], head)
 
+    def test_refused_by_the_rules(self):
+        number = self.attach()
+        c, other = Commits(number), Commits(self.attach())
+        a, above = c.mkdir(b"above"), c.number << 40 | c.counter
+        b, below = c.mkdir(b"below", above), c.number << 40 | c.counter
+        seq = self.commit(number, commit([a, b])).cbor["seq"]
+        itself = c.number << 40 | c.counter + 1
+        loop = cbor({"v": 1, "kind": 6, "node": above, "dir": 1, "name": b"above", "dir2": below,
+                     "name2": b"x", "time": 5})
+        for reason, base, changes in (
+                ("invalid", seq, [other.mkdir(b"x")]), ("invalid", seq + 1, [c.mkdir(b"x")]),
+                ("exists", seq, [c.mkdir(b"x"), c.mkdir(b"x")]), ("loop", seq, [loop]),
+                ("absent", seq, [c.mkdir(b"x", itself)]),
+                ("absent", seq, [c.mkdir(b"x", (1 << 64) - 1)])):
+            a = self.commit(number, commit(changes, base))
+            self.assertEqual((a.status, a.cbor["refused"][0]["reason"]), (409, reason), reason)
+            self.assertEqual(a.cbor["head"], seq)
+        for base in (1 << 63, (1 << 64) - 1):
+            self.assertError(self.commit(number, commit([c.mkdir(b"x")], base)), 400, "malformed")
+
+    def test_one_commit_from_many_connections(self):
+        number = self.attach()
+        body = commit([Commits(number).mkdir(b"once")])
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(self.commit(number, body)))
+                   for _ in range(12)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual({a.status for a in answers}, {200})
+        self.assertEqual(len({a.cbor["seq"] for a in answers}), 1)
+
     def test_many_at_once(self):
         errors = []
 
@@ -647,7 +680,9 @@ class Changes(Case):
     def test_bad_questions(self):
         base = f"/v1/drives/{self.drive}/changes"
         for query in ("", "?since=", "?since=x", "?since=-1", "?since=1x", "?wait_ms=5",
-                      "?since=18446744073709551616", "?since=0&wait_ms=60001",
+                      "?since=18446744073709551616", "?since=9223372036854775808",
+                      "?since=+1", "?since=0x1", "?since=0%00", "?since=0%00x", "?since=%zz",
+                      "?since=0&wait_ms=60001",
                       "?since=0&wait_ms=x", "?since=0&wait_ms="):
             self.assertError(self.get(base + query), 400, "invalid")
         self.assertError(self.get(self.path(self.head() + 1)), 400, "invalid")
@@ -675,6 +710,20 @@ class Changes(Case):
         for when, status, page in answers:
             self.assertEqual((status, page["to"]), (200, head + 1))
             self.assertLess(when - committed, 2 * SLOW)
+
+    def test_a_revoked_wait_learns_nothing(self):
+        token = self.s.login(device="revoked").json["token"]
+        number, head, answers = self.attach(), self.head(), []
+        t = threading.Thread(
+            target=lambda: answers.append(self.get(self.path(head, 20000), token)))
+        t.start()
+        time.sleep(0.5)
+        self.assertEqual(self.post("/v1/logout", token=token).status, 204)
+        c = Commits(number)
+        self.assertEqual(self.commit(number, commit([c.mkdir(b"secret")], head)).status, 200)
+        t.join()
+        self.assertIn(answers[0].status, (401, 404))
+        self.assertNotIn(b"secret", answers[0].body)
 
     def test_wait_ends(self):
         start = time.monotonic()
@@ -739,6 +788,16 @@ class Chunks(Case):
                          "not_found")
         # What one drive has says nothing to another.
         other = self.post("/v1/drives", {"name": "other"}).json["id"]
+        a = self.post(f"/v1/drives/{other}/missing", ids(CHUNK_V), CBOR)
+        self.assertEqual(a.cbor["ids"], CHUNK_V)
+        self.assertError(self.post(f"/v1/drives/{other}/fetch", ids(CHUNK_V), CBOR), 404,
+                         "not_found")
+        number = self.post(f"/v1/drives/{other}/attach").json["device_number"]
+        for contents in ([MANIFEST_V], []):
+            a = self.post(f"/v1/drives/{other}/commits",
+                          commit([Commits(number).create(b"v", CONTENT_V)], contents=contents),
+                          CBOR, Varve_Device_Number=str(number))
+            self.assertEqual((a.status, a.cbor["refused"][0]["reason"]), (409, "chunk"))
         self.assertError(self.get(f"/v1/drives/{other}/chunks/{CHUNK_V.hex()}"), 404, "not_found")
 
     def test_content(self):
@@ -1122,10 +1181,11 @@ class Wire(Case):
         for path in ("/", "//", "/v1", "/v1/", "/v2/me", "/v1/me/", "/v1/me/x", "/V1/me",
                      "/v1//me", "/v1/drives/", "/v1/drives/x/attach",
                      f"/v1/drives/{self.drive}", f"/v1/drives/{self.drive}/",
-                     f"/v1/drives/{self.drive.upper()}x/attach", "/../etc/passwd", "/v1/me%00"):
-            if path != "/v1/me%00":
-                self.assertError(self.get(path), 404, "no_route")
-            self.assertEqual(self.s.ask("GET", path).status, 404 if "%" not in path else 401)
+                     f"/v1/drives/{self.drive.upper()}x/attach", "/../etc/passwd", "/v1/me%00", "/v1/me%00/x",
+                     "/v1/me%2f", "/%2e%2e/v1/me", "/v1/drives/%2e%2e/me"):
+            self.assertError(self.get(path), 404, "no_route")
+            self.assertEqual(self.s.ask("GET", path).status, 404)
+        self.assertEqual(self.get("/v1/m%65").status, 200)
         for method, path, allow in (("DELETE", "/v1/me", "GET"), ("PUT", "/v1/login", "POST"),
                                     ("DELETE", "/v1/drives", "GET, POST"),
                                     ("OPTIONS", "/healthz", "GET"),

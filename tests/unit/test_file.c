@@ -444,6 +444,26 @@ START_TEST(a_detached_instance_keeps_its_bytes)
 }
 END_TEST
 
+START_TEST(a_copied_instance_leaves_with_its_last_handle)
+{
+	uint64_t node = kit_create(&k, "copied.txt");
+	struct file *f = kit_get(&k, node), *g;
+
+	file_opened(f);
+	ck_assert_int_eq(file_write(f, 0, "mine", 4, false), 0);
+	put_elsewhere(node, "theirs");
+	ck_assert_int_eq(file_flush(f), 0);
+	ck_assert(f->in_table);
+	file_closed(f);
+	ck_assert(!f->in_table);
+	g = kit_get(&k, node);
+	check_text(g, "theirs");
+	check_text(f, "mine");
+	file_unref(f);
+	file_unref(g);
+}
+END_TEST
+
 START_TEST(a_conflict_without_notice_makes_a_copy)
 {
 	uint64_t node = kit_create(&k, "conflict.txt");
@@ -455,9 +475,20 @@ START_TEST(a_conflict_without_notice_makes_a_copy)
 	file_opened(f);
 	ck_assert_int_eq(file_write(f, 0, "mine", 4, false), 0);
 	put_elsewhere(node, "theirs");
+	ck_assert(file_is_stale(f));
 	ck_assert_int_eq(file_flush(f), 0);
+	ck_assert_uint_ne(f->put_node, node);
+	/* The kernel has one FUSE id for both until it is told: so there is one instance. */
+	g = kit_get(&k, node);
+	ck_assert_ptr_eq(f, g);
+	file_unref(g);
+	file_detach(f);
 	g = kit_get(&k, node);
 	ck_assert_ptr_ne(f, g);
+	/* This one was made of the new content: nothing happens to it. */
+	ck_assert(!file_is_stale(g));
+	file_detach(g);
+	ck_assert(g->in_table);
 	check_text(g, "theirs");
 	check_text(f, "mine");
 	file_closed(f);
@@ -766,6 +797,7 @@ int main(void)
 	tcase_add_test(tc, times_and_modes_are_carried);
 	tcase_add_test(tc, a_detached_instance_keeps_its_bytes);
 	tcase_add_test(tc, a_conflict_without_notice_makes_a_copy);
+	tcase_add_test(tc, a_copied_instance_leaves_with_its_last_handle);
 	tcase_add_test(tc, an_unlinked_file_lives_for_its_holders);
 	tcase_add_test(tc, copies_are_canonical);
 	tcase_add_test(tc, a_copy_that_ends_at_a_hole_is_canonical);
