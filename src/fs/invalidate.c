@@ -15,6 +15,7 @@ struct invalidator {
 	pthread_cond_t wake; /* there is something to tell, or to stop */
 	pthread_cond_t taken; /* there is room */
 	struct inval_queue queue;
+	_Atomic uint64_t contents_wait; /* events of contents that are not told yet */
 	bool stop;
 	bool running;
 	pthread_t thread;
@@ -65,11 +66,19 @@ void invalidator_changed(struct invalidator *v, const struct tree_event *events,
 {
 	SCOPED_LOCK(&v->lock);
 	wait_for_room_locked(v);
-	for (size_t i = 0; i < n && !v->stop; i++)
+	for (size_t i = 0; i < n && !v->stop; i++) {
+		if (events[i].kind == TREE_CONTENT)
+			atomic_fetch_add(&v->contents_wait, 1);
 		if (inval_queue_put(&v->queue, &events[i]) < 0)
 			log_debug("invalidate: out of memory, node %#llx stays cached",
 				(unsigned long long)events[i].node);
+	}
 	pthread_cond_signal(&v->wake);
+}
+
+bool invalidator_contents_wait(struct invalidator *v)
+{
+	return atomic_load(&v->contents_wait);
 }
 
 /* A notification's answer: -ENOENT says that the kernel does not have it, which is fine. */
@@ -131,8 +140,7 @@ static bool content_changed(struct session *s, uint64_t node)
 	uint64_t id;
 
 	pthread_rwlock_wrlock(&s->open_lock);
-	/* Opened after the change, it is of the new content, and only the kernel's pages are old.
-	 */
+	/* One opened after the change has the new content: only the kernel's pages are old. */
 	if (files_peek(s->o.files, node, &f) > 0 && file_is_stale(f)) {
 		retired = file_is_open(f) && inodes_retire(s->inodes, node, f, &id) == 0;
 		file_detach(f);
@@ -238,6 +246,7 @@ static void *invalidator_main(void *arg)
 {
 	struct invalidator *v = arg;
 	struct inval_queue q;
+	uint64_t contents;
 
 	pthread_mutex_lock(&v->lock);
 	while (!v->stop) {
@@ -246,9 +255,11 @@ static void *invalidator_main(void *arg)
 			continue;
 		}
 		q = inval_queue_take(&v->queue);
+		contents = atomic_load(&v->contents_wait);
 		pthread_cond_broadcast(&v->taken);
 		pthread_mutex_unlock(&v->lock);
 		tell(v->s, &q);
+		atomic_fetch_sub(&v->contents_wait, contents);
 		inval_queue_done(&q);
 		pthread_mutex_lock(&v->lock);
 	}

@@ -25,6 +25,8 @@
 int invalidator_new(struct session *s, struct invalidator **ret) must_check;
 /* Queues. Any thread, with or without locks. */
 void invalidator_changed(struct invalidator *v, const struct tree_event *events, size_t n);
+/* Whether the kernel may still have pages of contents that are no more. */
+bool invalidator_contents_wait(struct invalidator *v);
 int invalidator_start(struct invalidator *v) must_check;
 /* Tells what it is at, drops the rest. To be called while the session still answers. */
 void invalidator_stop(struct invalidator *v);

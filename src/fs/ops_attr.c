@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* lookup, forget, getattr, setattr, readlink. */
+#include "fs/invalidate.h"
 #include "fs/reply.h"
 
 #include "clock.h"
@@ -260,16 +261,26 @@ int node_setattr(struct session *s, fuse_ino_t id, const struct stat *attr, int 
 	return r < 0 ? r : node_by_id(s, id, ret);
 }
 
+/*
+ * The kernel takes the attributes of this answer even when it was told since that they are old:
+ * it is told again.
+ */
 void op_setattr(
 	fuse_req_t req, fuse_ino_t id, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
+	struct session *s = session_of(req);
+	uint64_t seen = atomic_load(&s->remote_changes);
 	struct node n;
-	int r = node_setattr(session_of(req), id, attr, to_set, fi, &n);
+	int r = node_setattr(s, id, attr, to_set, fi, &n);
 
-	if (r < 0)
+	if (r < 0) {
 		reply_error(req, r);
-	else
-		reply_attr(req, &n);
+		return;
+	}
+	reply_attr(req, &n);
+	if (atomic_load(&s->remote_changes) != seen)
+		invalidator_changed(
+			s->invalidator, &(struct tree_event){ .kind = TREE_ATTR, .node = n.id }, 1);
 }
 
 void op_readlink(fuse_req_t req, fuse_ino_t id)

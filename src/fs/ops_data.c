@@ -50,10 +50,11 @@ static bool flags_write(int flags)
 	return (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 }
 
-void file_open_flags(struct fuse_file_info *fi, struct handle *h)
+void file_open_flags(struct session *s, struct fuse_file_info *fi, struct handle *h)
 {
 	fi->fh = (uintptr_t)h;
-	fi->keep_cache = 1;
+	/* Pages of an old content must not mix with what this handle reads. */
+	fi->keep_cache = !invalidator_contents_wait(s->invalidator);
 	fi->noflush = !flags_write(fi->flags);
 }
 
@@ -104,7 +105,7 @@ void op_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 		reply_error(req, r);
 		return;
 	}
-	file_open_flags(fi, h);
+	file_open_flags(s, fi, h);
 	if (fuse_reply_open(req, fi) < 0)
 		handle_close(s, h);
 }

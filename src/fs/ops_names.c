@@ -150,7 +150,7 @@ void op_create(
 		reply_error(req, -ESTALE);
 		return;
 	}
-	file_open_flags(fi, h);
+	file_open_flags(s, fi, h);
 	if (fuse_reply_create(req, &e, fi) < 0) {
 		reply_entry_lost(s, &e);
 		handle_close(s, h);

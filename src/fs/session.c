@@ -354,6 +354,7 @@ static void sink_changed(void *ctx, const struct tree_event *events, size_t n)
 	struct session *s = ctx;
 
 	atomic_fetch_add(&s->names_changed, 1);
+	atomic_fetch_add(&s->remote_changes, 1);
 	invalidator_changed(s->invalidator, events, n);
 }
 

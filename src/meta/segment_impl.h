@@ -39,6 +39,7 @@ struct segments {
 	int dir_fd;
 	char boot_id[BOOT_ID_BYTES];
 	struct group_sync syncs;
+	int sync_error; /* of the one round that runs; 0 until the disk failed */
 
 	pthread_mutex_t lock; /* all below; the store may be called under it */
 	struct segment *table; /* by id: the held ones and the idle ones */

@@ -68,6 +68,17 @@ static void give_back_dirty(struct segments *s, const struct sync_round *round)
 	s->names_dirty |= round->names;
 }
 
+/*
+ * A failed sync is never made good by a later one that succeeds: the kernel may have dropped the
+ * pages.
+ */
+static int synced(struct segments *s, int result)
+{
+	if (result < 0)
+		s->sync_error = -errno;
+	return s->sync_error;
+}
+
 static int sync_one(struct segments *s, uint64_t id)
 {
 	_cleanup_segment_ struct segment *seg = NULL;
@@ -75,25 +86,30 @@ static int sync_one(struct segments *s, uint64_t id)
 
 	if (r <= 0)
 		return r; /* one that is gone has nothing to lose */
-	return fdatasync(seg->fd) < 0 ? -errno : 0;
+	return synced(s, fdatasync(seg->fd));
+}
+
+static int sync_files(struct segments *s, const struct sync_round *round)
+{
+	int r;
+
+	if (round->count > DIRTY_MAX)
+		return synced(s, syncfs(s->dir_fd));
+	for (size_t i = 0; i < round->count; i++) {
+		r = sync_one(s, round->ids[i]);
+		if (r < 0)
+			return r;
+	}
+	return round->names ? synced(s, fsync(s->dir_fd)) : 0;
 }
 
 static int sync_dirty(struct segments *s, const struct sync_round *round)
 {
 	int r = fault_point("segment_sync");
 
-	if (r < 0)
-		return r;
-	if (round->count > DIRTY_MAX)
-		return syncfs(s->dir_fd) < 0 ? -errno : 0;
-	for (size_t i = 0; i < round->count; i++) {
-		r = sync_one(s, round->ids[i]);
-		if (r < 0)
-			return r;
-	}
-	if (round->names && fsync(s->dir_fd) < 0)
-		return -errno;
-	return 0;
+	if (r == 0)
+		r = s->sync_error;
+	return r < 0 ? r : sync_files(s, round);
 }
 
 static int put_safe(struct segments *s, uint64_t safe)

@@ -170,8 +170,11 @@ static int send(struct push *p, const struct buf *body, struct commit_reply *ret
 		int r = client_commit(
 			s->client, s->drive_id, number, body->data, body->len, ret, ret_arena, err);
 
-		if (r == 0)
+		/* It has been there; what it said is not noted yet, and that can fail. */
+		if (r == 0) {
+			p->may_be_sent = true;
 			return 0;
+		}
 		if (!p->may_be_sent && surely_not_applied(r))
 			return r;
 		p->may_be_sent = true;
