@@ -31,6 +31,21 @@ static void usage(FILE *to)
 		to);
 }
 
+/* "user" and "drive": they want a second word, or help with choosing one. */
+static bool is_first_word(const char *word)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (commands[i].second && strcmp(word, commands[i].first) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 static int run(const struct command *c, int argc, char **argv)
 {
 	int words = c->second ? 2 : 1;
@@ -52,7 +67,8 @@ int main(int argc, char **argv)
 	argp_err_exit_status = EXIT_MISUSE;
 	log_set_prefix("varved");
 	umask(077);
-	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+	if (is_help(word) || strcmp(word, "help") == 0 ||
+		(is_first_word(word) && argc > 2 && is_help(argv[2]))) {
 		usage(stdout);
 		return EXIT_SUCCESS;
 	}
@@ -67,6 +83,8 @@ int main(int argc, char **argv)
 			(!c->second || (argc > 2 && strcmp(argv[2], c->second) == 0)))
 			return run(c, argc, argv);
 	}
+	if (is_first_word(word) && argc == 2)
+		return cmd_misused("varved", "'%s' is not the whole command", word);
 	if (*word)
 		return cmd_misused("varved", "there is no command '%s%s%s'", word,
 			argc > 2 ? " " : "", argc > 2 ? argv[2] : "");

@@ -302,6 +302,14 @@ static int log_in(const struct cli_calls *calls, const struct login_args *args, 
 	return r;
 }
 
+/* What a server with a certificate of its own needs is easily missed in the help. */
+static const char *hint(const struct account *a, const struct err *err)
+{
+	return !a->ca_file && strstr(err->text, "SSL certificate problem")
+		       ? "; --ca-file F trusts the certificate in F"
+		       : "";
+}
+
 static int log_in_or_stay(const struct cli_calls *calls, const struct login_args *args,
 	const struct home *h, struct account *a, struct err *err)
 {
@@ -331,7 +339,7 @@ int cmd_login(const struct cli_calls *calls, int argc, char **argv)
 	if (r != EXIT_DONE)
 		return r;
 	if (home_init(&h, &err) < 0 || log_in_or_stay(calls, &args, &h, &a, &err) < 0)
-		return cli_fail("login", "%s", err.text);
+		return cli_fail("login", "%s%s", err.text, hint(&a, &err));
 	printf("Logged in as %s at %s; this device is called '%s'.\n", a.user, a.url, a.device);
 	return finish_output("login");
 }

@@ -194,8 +194,11 @@ void session_free(struct session *s)
 	while (s->handles)
 		handle_close(s, s->handles);
 	inodes_free(s->inodes);
-	if (s->fuse)
+	/* A session that never ran may be mounted all the same: the mount must not outlive us. */
+	if (s->fuse) {
+		fuse_session_unmount(s->fuse);
 		fuse_session_destroy(s->fuse);
+	}
 	pthread_cond_destroy(&s->run_changed);
 	pthread_mutex_destroy(&s->run_lock);
 	pthread_mutex_destroy(&s->handles_lock);

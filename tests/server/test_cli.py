@@ -12,6 +12,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         self.server.seen.append((self.command, self.path, dict(self.headers), body))
+        getattr(self.server, "before", lambda path: None)(self.path)
         status, answer = self.server.plan.get(
             f"{self.command} {self.path}", (404, {"error": "absent", "detail": "no such route"}))
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -430,6 +432,29 @@ class Server(CliCase):
         self.server.plan["GET /v1/drives"] = (
             200, {"drives": [self.drive(DRIVE_A, "home"), self.drive(DRIVE_B, "home")]})
         self.fails("mount", mountpoint, "--drive", "home", says=DRIVE_B)
+
+    def test_interrupted_mount(self):
+        """Ctrl-C while the server keeps the first mount waiting: nothing goes on behind it."""
+        self.login()
+        asked = threading.Event()
+
+        def hold(path):
+            if path.endswith("/attach"):
+                asked.set()
+                time.sleep(2)
+        self.server.before = hold
+        self.addCleanup(delattr, self.server, "before")
+        folder = os.path.join(self.root, "mnt")
+        os.mkdir(folder)
+        env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        with subprocess.Popen([VARVE, "mount", folder, "--drive", DRIVE_A], text=True,
+                              env=env | {"VARVE_HOME": self.home}, stdin=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, start_new_session=True) as p:
+            self.assertTrue(asked.wait(20))
+            os.killpg(p.pid, signal.SIGINT)
+            self.assertIn("stopped by a signal; nothing is mounted", p.stderr.read())
+            self.assertEqual(p.wait(), 1)
+        self.assertFalse(os.path.ismount(folder))
 
     def test_attach_refused(self):
         self.login()

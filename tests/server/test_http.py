@@ -300,6 +300,7 @@ class CommandLine(unittest.TestCase):
     def test_misuse(self):
         self.refused(2, "no command", "frobnicate")
         self.refused(2, "no command", "user", "del")
+        self.refused(2, "not the whole command", "drive")
         self.refused(2, "NAME", "user", "add", "--data", self.data)
         self.refused(2, "--data", "user", "add", "x")
         self.refused(2, "too many", "user", "add", "x", "y", "--data", self.data)
