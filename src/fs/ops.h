@@ -35,6 +35,7 @@ struct session {
 	pthread_rwlock_t open_lock;
 	pthread_mutex_t handles_lock;
 	struct handle *handles; /* what is open; the kernel does not close it when it is gone */
+	struct dir_handle *dir_handles; /* likewise; their walks hold the store open */
 	_Atomic uint64_t names_changed; /* counts what may make a directory's snapshot old */
 	_Atomic uint64_t remote_changes; /* counts what came from elsewhere */
 	pthread_mutex_t run_lock; /* the four below; leaf */
@@ -119,6 +120,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t id_in, off_t offset_in,
 /* Opens the node for a handle: as the reply to open and create needs it. */
 int handle_open(struct session *s, fuse_ino_t id, uint64_t node, struct handle **ret) must_check;
 void handle_close(struct session *s, struct handle *h);
+void dir_handles_free(struct session *s);
 /* What open and create tell the kernel about caching. */
 void file_open_flags(struct session *s, struct fuse_file_info *fi, struct handle *h);
 

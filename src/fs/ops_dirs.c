@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <utlist.h>
 
 /*
  * Offsets that the kernel sees: 0 the start, 1 behind ".", 2 behind "..", and DIR_FIRST +
@@ -20,6 +21,7 @@ struct dir_handle {
 	bool gone; /* removed: nothing to list */
 	bool held; /* `pending` was read and did not fit into the last answer */
 	struct tree_dirent pending;
+	struct dir_handle *prev, *next; /* session.dir_handles */
 };
 
 static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
@@ -27,33 +29,46 @@ static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
 	return (struct dir_handle *)(uintptr_t)fi->fh;
 }
 
-static void dir_handle_free(struct dir_handle *d)
+static void dir_handle_free(struct session *s, struct dir_handle *d)
 {
+	pthread_mutex_lock(&s->handles_lock);
+	DL_DELETE(s->dir_handles, d);
+	pthread_mutex_unlock(&s->handles_lock);
 	tree_closedir(d->walk);
 	pthread_mutex_destroy(&d->lock);
 	free(d);
 }
 
+void dir_handles_free(struct session *s)
+{
+	while (s->dir_handles)
+		dir_handle_free(s, s->dir_handles);
+}
+
 void op_opendir(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 {
+	struct session *s = session_of(req);
 	struct dir_handle *d = calloc(1, sizeof *d);
 
 	if (!d) {
 		reply_error(req, -ENOMEM);
 		return;
 	}
-	d->node = inodes_node(session_of(req)->inodes, id);
+	d->node = inodes_node(s->inodes, id);
 	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_lock(&s->handles_lock);
+	DL_PREPEND(s->dir_handles, d);
+	pthread_mutex_unlock(&s->handles_lock);
 	fi->fh = (uintptr_t)d;
 	fi->cache_readdir = 1;
 	fi->keep_cache = 1;
 	if (fuse_reply_open(req, fi) < 0)
-		dir_handle_free(d);
+		dir_handle_free(s, d);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 {
-	dir_handle_free(dir_handle_of(fi));
+	dir_handle_free(session_of(req), dir_handle_of(fi));
 	reply_error(req, 0);
 }
 

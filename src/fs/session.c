@@ -193,6 +193,7 @@ void session_free(struct session *s)
 	waits_free(s->waits);
 	while (s->handles)
 		handle_close(s, s->handles);
+	dir_handles_free(s);
 	inodes_free(s->inodes);
 	/* A session that never ran may be mounted all the same: the mount must not outlive us. */
 	if (s->fuse) {
