@@ -95,6 +95,8 @@ def test_random_kills():
                         os.rename(tmp, a.path(name))
                         promised[name] = data
                         if n % 7 == 0:
+                            # Killed in between, it may be there or gone.
+                            del promised[name]
                             os.unlink(a.path(name))
                             promised[name] = None
                         if n % 11 == 0:

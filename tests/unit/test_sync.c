@@ -133,7 +133,7 @@ START_TEST(large_chunks_travel_in_packs)
 	ck_assert_uint_eq(c.in_packs, 39);
 	ck_assert_uint_ge(c.packs, 4);
 	ck_assert_uint_le(c.packs, 6);
-	ck_assert_uint_eq(c.missing, 1);
+	ck_assert_uint_ge(c.missing, 1);
 	ck_assert_uint_eq(c.commits, 2);
 	ck_assert_uint_gt(status().chunk_bytes_sent, 38 * MIB);
 }
