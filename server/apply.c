@@ -304,10 +304,18 @@ static int check_removal(struct apply *a, const struct node_head *n)
 	return 0;
 }
 
-static void lose_name(struct node_head *n)
+static void touch_node(struct node_head *n, int64_t time_ns)
+{
+	n->attr.ctime_ns = time_ns;
+	n->changed = true;
+}
+
+static void lose_name(struct node_head *n, int64_t time_ns)
 {
 	if (S_ISDIR(n->attr.mode) || --n->links == 0)
 		n->alive = false;
+	else
+		touch_node(n, time_ns);
 }
 
 static int apply_unlink(struct apply *a, const struct change *c, struct err *err)
@@ -327,7 +335,7 @@ static int apply_unlink(struct apply *a, const struct change *c, struct err *err
 	history_set_link(a->history, l, 0);
 	dir->links--;
 	touch_dir(dir, c->time_ns);
-	lose_name(n);
+	lose_name(n, c->time_ns);
 	return 0;
 }
 
@@ -441,12 +449,14 @@ static int apply_rename(struct apply *a, const struct change *c, struct err *err
 	history_set_link(a->history, n.to, c->node);
 	history_set_link(a->history, n.from, exchange ? c->victim : 0);
 	n.node->parent = c->new_parent;
+	touch_node(n.node, c->time_ns);
 	if (exchange) {
 		n.victim->parent = c->parent;
+		touch_node(n.victim, c->time_ns);
 	} else {
 		n.dir->links--;
 		if (n.victim)
-			lose_name(n.victim);
+			lose_name(n.victim, c->time_ns);
 		else
 			n.new_dir->links++;
 	}

@@ -322,7 +322,7 @@ int auth_drive(struct db *db, const struct identity *who, const char *public_id,
 {
 	int r;
 	DB_STMT(s, db,
-		"SELECT d.id, m.role, d.head_seq, d.name,"
+		"SELECT d.id, m.role, d.head_seq, d.name, d.created_ns,"
 		" (SELECT COALESCE(MAX(n.number), 0) FROM drive_device n"
 		"  WHERE n.device = ?3 AND n.drive = d.id)"
 		" FROM drive d"
@@ -343,7 +343,8 @@ int auth_drive(struct db *db, const struct identity *who, const char *public_id,
 		.drive = db_int(s, 0),
 		.role = (enum role)db_int(s, 1),
 		.head = (uint64_t)db_int(s, 2),
-		.device_number = (uint32_t)db_int(s, 4),
+		.created_ns = db_int(s, 4),
+		.device_number = (uint32_t)db_int(s, 5),
 	};
 	snprintf(ret->name, sizeof ret->name, "%s", db_text(s, 3));
 	return 0;

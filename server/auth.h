@@ -50,6 +50,7 @@ struct access {
 	enum role role;
 	uint32_t device_number; /* the newest; 0: this device has not attached to the drive */
 	uint64_t head;
+	int64_t created_ns;
 	char name[LABEL_BYTES_MAX + 1];
 };
 /* By the drive's public id. -ENOENT unless the user has a role in it. */

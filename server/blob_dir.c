@@ -173,6 +173,7 @@ static int write_object(const char *folder, const char *path, const void *p, siz
 	/* link(), not rename(): it never replaces. */
 	if (r == 0 && link(new_path, path) < 0 && errno != EEXIST)
 		r = -errno;
+	fault_instant("blob_linked");
 	unlink(new_path);
 	return r;
 }

@@ -9,6 +9,7 @@
 
 #include "chunk/pack.h"
 #include "contents.h"
+#include "fault.h"
 #include "bounds.h"
 #include "wire/arena.h"
 
@@ -159,6 +160,8 @@ static int store_pack(struct vault *v, int64_t drive, const struct pack_contents
 	digest_hex(&h, key);
 	r = blob_put(v->blob, key, p, n, err);
 	if (r == 0)
+		r = fault_point("pack.stored");
+	if (r == 0)
 		r = db_begin(v->db, err);
 	if (r < 0)
 		return r;
@@ -167,7 +170,9 @@ static int store_pack(struct vault *v, int64_t drive, const struct pack_contents
 		db_rollback(v->db);
 		return r;
 	}
-	return db_commit(v->db, err);
+	r = db_commit(v->db, err);
+	fault_instant("pack.recorded");
+	return r;
 }
 
 int vault_put_pack(struct vault *v, int64_t drive, const void *p, size_t n, struct err *err)

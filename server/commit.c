@@ -275,8 +275,11 @@ static int run_group(struct vault *v, struct commit_task **tasks, struct prepare
 			any |= run_task(v, tasks[i], &prepared[i]);
 	if (any) {
 		r = fault_point("vault_commit");
-		if (r == 0)
-			return db_commit(v->db, err);
+		if (r == 0) {
+			r = db_commit(v->db, err);
+			fault_instant("vault_committed");
+			return r;
+		}
 		err_sys(err, -r, "commit");
 	}
 	db_rollback(v->db);

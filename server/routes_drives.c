@@ -76,8 +76,8 @@ void route_attach(struct request *rq, struct context *c)
 		reply_failure(rq, r, &err);
 		return;
 	}
-	answer = json_pack("{s:s, s:s, s:s, s:I, s:I}", "id", rq->drive_id, "name", a->name, "role",
-		role_name(a->role), "device_number", (json_int_t)number, "head",
-		(json_int_t)a->head);
+	answer = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "id", rq->drive_id, "name", a->name,
+		"role", role_name(a->role), "device_number", (json_int_t)number, "head",
+		(json_int_t)a->head, "created_ns", (json_int_t)a->created_ns);
 	reply_json(rq, 200, answer);
 }

@@ -57,7 +57,7 @@ int vault_head(struct vault *v, int64_t drive, uint64_t *ret, struct err *err)
 }
 
 static int insert_drive(struct db *db, int64_t owner, const char *name, const char *public_id,
-	int64_t *ret_drive, struct err *err)
+	int64_t now_ns, int64_t *ret_drive, struct err *err)
 {
 	int r;
 	DB_STMT(s, db,
@@ -69,7 +69,7 @@ static int insert_drive(struct db *db, int64_t owner, const char *name, const ch
 	db_bind_text(s, 1, public_id);
 	db_bind_int(s, 2, owner);
 	db_bind_text(s, 3, name);
-	db_bind_int(s, 4, clock_real_ns());
+	db_bind_int(s, 4, now_ns);
 	r = db_step(s, err);
 	if (r <= 0)
 		return r < 0 ? r : err_set(err, EIO, "database: no id for a new drive");
@@ -87,8 +87,8 @@ static int insert_owner(struct db *db, int64_t drive, int64_t owner, struct err 
 	return db_run(s, err);
 }
 
-/* The same on every drive, so that devices can make it themselves. */
-static int insert_root(struct db *db, int64_t drive, struct err *err)
+/* Devices make the same one themselves, from what attach says. */
+static int insert_root(struct db *db, int64_t drive, int64_t now_ns, struct err *err)
 {
 	_cleanup_history_ struct history *h = NULL;
 	struct node_head *root;
@@ -99,7 +99,13 @@ static int insert_root(struct db *db, int64_t drive, struct err *err)
 		r = history_node(h, NODE_ROOT, &root, err);
 	if (r)
 		return r < 0 ? r : err_set(err, EEXIST, "database: the drive has a root already");
-	root->attr.mode = S_IFDIR | 0755;
+	root->attr = (struct node_attr){
+		.mode = S_IFDIR | 0755,
+		.atime_ns = now_ns,
+		.mtime_ns = now_ns,
+		.ctime_ns = now_ns,
+		.btime_ns = now_ns,
+	};
 	root->alive = root->changed = true;
 	return history_flush(h, &affected, err);
 }
@@ -107,16 +113,16 @@ static int insert_root(struct db *db, int64_t drive, struct err *err)
 int vault_create_drive(struct vault *v, int64_t owner, const char *name, const char *public_id,
 	int64_t *ret_drive, struct err *err)
 {
-	int64_t drive = 0;
+	int64_t drive = 0, now_ns = clock_real_ns();
 	int r = db_begin(v->db, err);
 
 	if (r < 0)
 		return r;
-	r = insert_drive(v->db, owner, name, public_id, &drive, err);
+	r = insert_drive(v->db, owner, name, public_id, now_ns, &drive, err);
 	if (r == 0)
 		r = insert_owner(v->db, drive, owner, err);
 	if (r == 0)
-		r = insert_root(v->db, drive, err);
+		r = insert_root(v->db, drive, now_ns, err);
 	if (r < 0) {
 		db_rollback(v->db);
 		return r;

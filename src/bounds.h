@@ -19,6 +19,8 @@
 #define XATTR_NODE_BYTES_MAX (128 * KIB)
 /* ext4's default. */
 #define LINKS_MAX 65000
+/* What st_blocks counts in. */
+#define STAT_BLOCK_BYTES 512
 /* The largest file, and what off_t arithmetic on it can reach. */
 #define FILE_BYTES_MAX (8 * TIB)
 /* A manifest travels inside one message: 32 MiB name about 230 GiB of data that is no hole. */

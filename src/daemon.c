@@ -4,6 +4,7 @@
 #include "cli/mounts.h"
 #include "cli/output.h"
 #include "clock.h"
+#include "fault.h"
 #include "log.h"
 
 #include <errno.h>
@@ -50,6 +51,7 @@ static int format_store(struct daemon *d, struct err *err)
 {
 	_cleanup_buf_ struct buf id = { 0 };
 	uint32_t number;
+	int64_t created_ns;
 	int r = tree_drive_id(d->store, &id);
 
 	if (r < 0)
@@ -59,8 +61,9 @@ static int format_store(struct daemon *d, struct err *err)
 		return err_set(err, EBADMSG, "%s holds another drive; move it away", d->plan->dir);
 	if (r > 0)
 		return 0;
-	r = d->plan->attach(d->plan->ctx, &number, err);
-	return r < 0 ? r : tree_format(d->store, d->plan->drive->id, number, err);
+	r = d->plan->attach(d->plan->ctx, &number, &created_ns, err);
+	fault_instant("attach.saved");
+	return r < 0 ? r : tree_format(d->store, d->plan->drive->id, number, created_ns, err);
 }
 
 static int open_store(struct daemon *d, struct err *err)
@@ -80,6 +83,7 @@ static int open_tree(struct daemon *d, struct err *err)
 		.drive_id = d->plan->drive->id,
 		.ca_file = d->plan->account->ca_file,
 	};
+	uint64_t dropped;
 	int r = open_store(d, err);
 
 	if (r == 0)
@@ -89,8 +93,14 @@ static int open_tree(struct daemon *d, struct err *err)
 	tree.store = d->store;
 	tree.cache = sync.cache = d->cache;
 	r = tree_open(&tree, &d->tree, err);
+	if (r == 0)
+		r = tree_drop_lost(d->tree, &dropped, err);
 	if (r < 0)
 		return r;
+	if (dropped)
+		log_warn("the last %llu changes had not reached the disk when the system stopped; "
+			 "the drive is as before",
+			(unsigned long long)dropped);
 	sync.tree = d->tree;
 	r = sync_new(&sync, &d->sync, err);
 	if (r == 0)
@@ -170,7 +180,9 @@ static int open_session(struct daemon *d, struct err *err)
 	if (r < 0)
 		return r;
 	tree_set_sink(d->tree, session_sink(d->session));
-	return session_mount(d->session, d->plan->mountpoint, err);
+	r = session_mount(d->session, d->plan->mountpoint, err);
+	fault_instant("mount.mounted");
+	return r;
 }
 
 /* Many segments and files are open at once. Failing, the soft limit has to do. */
@@ -273,13 +285,17 @@ static void finish(struct daemon *d)
 	struct outbox_stats outbox;
 	int r;
 
+	atomic_store(&d->stopping, 1);
 	set_state(d, DAEMON_STOPPING);
 	control_close(d->control);
+	fault_instant("umount.begun");
 	r = files_seal_all(d->files);
+	fault_instant("umount.sealed");
 	if (r < 0)
 		log_error("some of what was written waits for the next mount: %s", strerror(-r));
 	last_push(d);
 	sync_stop(d->sync);
+	fault_instant("umount.pushed");
 	files_get_stats(d->files, &files);
 	replica_outbox_stats(d->tree, &outbox);
 	d->unsealed = files.dirty;
@@ -314,6 +330,16 @@ static void daemon_done(struct daemon *d)
 	pthread_cond_destroy(&d->changed);
 }
 
+/* Damage, whoever met it first. */
+static void name_the_doctor(struct err *err)
+{
+	size_t n = strlen(err->text);
+
+	if (!strstr(err->text, "doctor"))
+		snprintf(err->text + n, sizeof err->text - n,
+			"; varve doctor --repair mends what can be mended");
+}
+
 int daemon_serve(const struct mount_plan *plan, struct err *err)
 {
 	struct daemon d = { .plan = plan };
@@ -326,6 +352,8 @@ int daemon_serve(const struct mount_plan *plan, struct err *err)
 	r = start(&d, err);
 	if (r == 0)
 		r = serve(&d, err);
+	if (r == -EBADMSG)
+		name_the_doctor(err);
 	if (d.control)
 		finish(&d);
 	daemon_done(&d);

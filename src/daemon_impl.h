@@ -25,6 +25,7 @@ struct daemon {
 	struct session *session;
 	struct control *control;
 	struct node_state_source node_states;
+	_Atomic int stopping; /* long answers of the control socket end */
 
 	/* A leaf but for session_stop(), which takes no lock of ours. */
 	pthread_mutex_t lock;

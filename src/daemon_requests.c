@@ -5,6 +5,7 @@
 #include "cli/json_file.h"
 #include "cli/mounts.h"
 #include "clock.h"
+#include "doctor.h"
 #include "log.h"
 
 #include <errno.h>
@@ -103,12 +104,34 @@ static int set_counts(json_t *o, const struct look *l)
 	       set_number(o, "bytes_received", l->sync.bytes_received) |
 	       set_number(o, "chunk_bytes_sent", l->sync.chunk_bytes_sent) |
 	       set_number(o, "cache_bytes", l->cache.segment_bytes) |
+	       set_number(o, "damaged_chunks", l->cache.damaged) |
 	       set_number(o, "names", l->usage.files);
+}
+
+/* What the doctor is for, before what the line says. */
+static const char *detail_of(struct daemon *d, const struct look *l, char *ret, size_t n)
+{
+	int broken = store_broken(d->store);
+
+	if (broken < 0)
+		snprintf(ret, n,
+			"the local store cannot be written any more (%s): varve umount, varve "
+			"doctor --repair, varve mount",
+			strerror(-broken));
+	else if (l->cache.lost || l->files.damaged)
+		snprintf(ret, n,
+			"bytes that only this device had are damaged; varve doctor says which"
+			"%s%s",
+			*l->sync.detail ? "; " : "", l->sync.detail);
+	else
+		snprintf(ret, n, "%s", l->sync.detail);
+	return ret;
 }
 
 static int answer_status(struct daemon *d, json_t **ret, struct err *err)
 {
 	_cleanup_json_ json_t *o = json_object();
+	char detail[ERR_TEXT_BYTES];
 	struct look l = { 0 };
 
 	look_around(d, &l);
@@ -118,7 +141,8 @@ static int answer_status(struct daemon *d, json_t **ret, struct err *err)
 		set(o, "synced", json_boolean(is_synced(&l))))
 		return err_sys(err, ENOMEM, "status");
 	/* The server's words in it need not be UTF-8: then they are left out. */
-	if (set(o, "detail", json_string(l.sync.detail)) && set(o, "detail", json_string("")))
+	if (set(o, "detail", json_string(detail_of(d, &l, detail, sizeof detail))) &&
+		set(o, "detail", json_string("")))
 		return err_sys(err, ENOMEM, "status");
 	*ret = json_incref(o);
 	return 0;
@@ -246,6 +270,44 @@ static int answer_stop(struct daemon *d, const json_t *request, json_t **ret, st
 	return 0;
 }
 
+/* What fits into one answer. */
+#define PROBLEMS_MAX 50
+
+static void found(void *ctx, const struct check_problem *p)
+{
+	if (p->severity != CHECK_NOTE)
+		log_error("doctor: %s", p->text);
+	doctor_report_found(ctx, p);
+}
+
+/* Beside the work of the mount, on a snapshot; ended by that of the mount. */
+static int answer_doctor(struct daemon *d, const json_t *request, json_t **ret, struct err *err)
+{
+	_cleanup_report_ struct doctor_report report = { 0 };
+	struct check_options options = {
+		.store = d->store,
+		.dir = d->plan->dir,
+		.drive_id = d->plan->drive->id,
+		.device_name = d->plan->account->device,
+		.cache = d->cache,
+		.quick = json_is_true(json_object_get(request, "quick")),
+		.repair = json_is_true(json_object_get(request, "repair")),
+		.found = found,
+		.ctx = &report,
+		.stop = &d->stopping,
+	};
+	struct check_result result = { 0 };
+	int r = doctor_report_begin(
+		&report, d->plan->drive, true, options.repair, PROBLEMS_MAX, err);
+
+	if (r == 0)
+		r = check_run(&options, &result, err);
+	if (r == 0 && result.rebuild && options.repair)
+		doctor_report_say(&report, CHECK_NOTE, "tree", NULL, false,
+			"varve umount, then varve doctor --repair, repairs the tree");
+	return r < 0 ? r : doctor_report_end(&report, &result, ret, err);
+}
+
 int daemon_handle(void *ctx, struct control_peer *peer, const char *op, const json_t *request,
 	json_t **ret, struct err *err)
 {
@@ -257,6 +319,8 @@ int daemon_handle(void *ctx, struct control_peer *peer, const char *op, const js
 		return answer_wait(d, peer, request, err);
 	if (strcmp(op, "stop") == 0)
 		return answer_stop(d, request, ret, err);
+	if (strcmp(op, "doctor") == 0)
+		return answer_doctor(d, request, ret, err);
 	return err_set(err, EOPNOTSUPP,
 		"the daemon does not know '%.32s'; it is of another version: mount again", op);
 }

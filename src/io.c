@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io.h"
 
+#include "fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -119,13 +121,31 @@ int io_write_file_atomic(const char *path, const void *p, size_t n, mode_t mode)
 	r = io_write_full(fd, p, n);
 	if (r == 0 && fsync(fd) < 0)
 		r = -errno;
+	if (r == 0)
+		r = fault_point("io.written");
 	if (r == 0 && rename(tmp, path) < 0)
 		r = -errno;
 	if (r < 0) {
 		unlink(tmp);
 		return r;
 	}
+	fault_instant("io.renamed");
 	return io_sync_dir(dir);
+}
+
+/* A new folder's name is durable when it returns: what is synced in it must not go with it. */
+static int make_dir(const char *path, mode_t mode)
+{
+	_cleanup_free_ char *parent = NULL;
+	int r;
+
+	if (mkdir(path, mode) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	r = parent_of(path, &parent);
+	if (r == 0)
+		r = io_sync_dir(parent);
+	/* One that we may write to and not read cannot be synced. */
+	return r == -EACCES ? 0 : r;
 }
 
 int io_mkdirs(const char *path, mode_t mode)
@@ -135,16 +155,17 @@ int io_mkdirs(const char *path, mode_t mode)
 	if (!copy)
 		return -ENOMEM;
 	for (char *s = copy + 1; *s; s++) {
+		int r;
+
 		if (*s != '/')
 			continue;
 		*s = '\0';
-		if (mkdir(copy, mode) < 0 && errno != EEXIST)
-			return -errno;
+		r = make_dir(copy, mode);
+		if (r < 0)
+			return r;
 		*s = '/';
 	}
-	if (mkdir(copy, mode) < 0 && errno != EEXIST)
-		return -errno;
-	return 0;
+	return make_dir(copy, mode);
 }
 
 int io_sync_dir(const char *path)

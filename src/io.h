@@ -20,7 +20,7 @@ int io_write_full(int fd, const void *p, size_t n) must_check;
 int io_read_file(const char *path, size_t max_bytes, struct buf *ret) must_check;
 /* Writes path.tmp, syncs it, renames it to path and syncs the folder: durable, old or new. */
 int io_write_file_atomic(const char *path, const void *p, size_t n, mode_t mode) must_check;
-/* Creates path and its parents; existing ones are fine. */
+/* Creates path and its parents, durably; existing ones are fine. */
 int io_mkdirs(const char *path, mode_t mode) must_check;
 /* Makes names in the folder durable. */
 int io_sync_dir(const char *path) must_check;

@@ -2,6 +2,7 @@
 /* The client's composition root: the command line gets its server and its daemon here. */
 #include "cli/output.h"
 #include "daemon.h"
+#include "doctor.h"
 #include "fault.h"
 #include "log.h"
 #include "remote/client.h"
@@ -71,8 +72,8 @@ static int drives(const struct account *who, struct server_drives *ret, struct e
 	return r;
 }
 
-static int attach(
-	const struct account *who, const char *drive_id, uint32_t *ret_number, struct err *err)
+static int attach(const struct account *who, const char *drive_id, uint32_t *ret_number,
+	int64_t *ret_created_ns, struct err *err)
 {
 	_cleanup_client_ struct client *c = NULL;
 	struct client_drive answer;
@@ -80,9 +81,11 @@ static int attach(
 
 	if (r == 0)
 		r = client_attach(c, drive_id, &answer, err);
-	if (r == 0)
-		*ret_number = answer.device_number;
-	return r;
+	if (r < 0)
+		return r;
+	*ret_number = answer.device_number;
+	*ret_created_ns = answer.created_ns;
+	return 0;
 }
 
 static const struct cli_calls calls = {
@@ -91,6 +94,7 @@ static const struct cli_calls calls = {
 	.drives = drives,
 	.attach = attach,
 	.serve = daemon_serve,
+	.doctor = doctor_examine,
 };
 
 int main(int argc, char **argv)

@@ -73,6 +73,17 @@ uint64_t manifest_size(const struct manifest *m)
 	return m->size;
 }
 
+uint64_t manifest_holes(const struct manifest *m)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < m->count; i++) {
+		if (m->entries[i].hole)
+			sum += m->entries[i].length;
+	}
+	return sum;
+}
+
 size_t manifest_count(const struct manifest *m)
 {
 	return m->count;
@@ -183,6 +194,23 @@ static int header_check(const uint8_t *p, size_t n, struct err *err)
 	if (get_le32(p + 16) > (n - HEADER_BYTES) / HOLE_ENTRY_BYTES)
 		return err_set(err, EBADMSG, "manifest: more entries than bytes");
 	return 0;
+}
+
+uint64_t manifest_holes_encoded(const void *p, size_t n)
+{
+	const uint8_t *b = p;
+	struct manifest_entry e;
+	uint64_t sum = 0;
+	size_t took;
+
+	for (size_t used = HEADER_BYTES; used < n; used += took) {
+		took = entry_decode(b + used, n - used, &e);
+		if (took == 0)
+			break;
+		if (e.hole)
+			sum += e.length;
+	}
+	return sum;
 }
 
 /* A manifest with room for its entries and encoding, referenced once. */

@@ -41,6 +41,7 @@ static inline void manifest_unref_p(struct manifest **m)
 /* The manifest of a file of no bytes; a new reference. NULL when out of memory. */
 struct manifest *manifest_empty(void);
 uint64_t manifest_size(const struct manifest *m); /* bytes of the file */
+uint64_t manifest_holes(const struct manifest *m); /* how many of them are in holes */
 size_t manifest_count(const struct manifest *m);
 const struct manifest_entry *manifest_at(const struct manifest *m, size_t i); /* i < count */
 /* Index of the entry that holds the byte at offset; count when offset is at or past the end. */
@@ -48,6 +49,9 @@ size_t manifest_find(const struct manifest *m, uint64_t offset);
 const struct digest *manifest_content_id(const struct manifest *m);
 /* The encoding; owned by the manifest, lives as long as it does. */
 const uint8_t *manifest_bytes(const struct manifest *m, size_t *ret_len);
+
+/* manifest_holes() of an encoding that was checked before. */
+uint64_t manifest_holes_encoded(const void *p, size_t n);
 
 /*
  * Checks everything: version, lengths (none zero, none over CHUNK_MAX, no two holes side by

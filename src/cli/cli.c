@@ -20,6 +20,7 @@ static const struct command commands[] = {
 	{ "umount", "take a mount away; what is not sent yet stays safe", cmd_umount },
 	{ "status", "show what is mounted, and what waits to be sent or fetched", cmd_status },
 	{ "wait", "wait until everything here is on the server, and the other way", cmd_wait },
+	{ "doctor", "check all that is on this device, and repair it", cmd_doctor },
 	{ "version", "print the version", cmd_version },
 	{ "help", "print this list, or the help of one command", cmd_help },
 };

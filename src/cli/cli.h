@@ -8,6 +8,7 @@
 
 #include "cli/account.h"
 #include "cli/drive.h"
+#include "cli/json_file.h"
 
 #include <argp.h>
 #include <stdint.h>
@@ -37,10 +38,24 @@ struct mount_plan {
 	const char *mountpoint;
 	const char *mount_options; /* NULL for none */
 	uint64_t cache_bytes; /* what the chunk cache may take; 0: as much as the disk has */
-	/* Asks the server for a device number: called when there is no local tree yet. */
-	int (*attach)(void *ctx, uint32_t *ret_number, struct err *err);
+	/*
+	 * Asks the server for a device number, and when the drive was made: called when there is
+	 * no local tree yet.
+	 */
+	int (*attach)(void *ctx, uint32_t *ret_number, int64_t *ret_created_ns, struct err *err);
 	/* Called once, when the mount answers. */
 	void (*ready)(void *ctx);
+	void *ctx;
+};
+
+/* A look at what is on this device of one drive that no daemon serves. All borrowed. */
+struct doctor_plan {
+	const struct drive *drive;
+	const struct account *account; /* NULL: not logged in */
+	const char *dir; /* of the drive, on this device */
+	bool quick;
+	bool repair;
+	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 	void *ctx;
 };
 
@@ -51,9 +66,11 @@ struct cli_calls {
 	int (*logout)(const struct account *who, struct err *err);
 	int (*drives)(const struct account *who, struct server_drives *ret, struct err *err);
 	int (*attach)(const struct account *who, const char *drive_id, uint32_t *ret_number,
-		struct err *err);
+		int64_t *ret_created_ns, struct err *err);
 	/* Serves until it is unmounted. */
 	int (*serve)(const struct mount_plan *plan, struct err *err);
+	/* *ret: what was found, an object as `varve doctor --json` has it for each drive. */
+	int (*doctor)(const struct doctor_plan *plan, json_t **ret, struct err *err);
 };
 
 /* Runs a command; the exit status. */
@@ -71,6 +88,7 @@ int cmd_umount(const struct cli_calls *calls, int argc, char **argv);
 int cmd_status(const struct cli_calls *calls, int argc, char **argv);
 int cmd_wait(const struct cli_calls *calls, int argc, char **argv);
 int cmd_drives(const struct cli_calls *calls, int argc, char **argv);
+int cmd_doctor(const struct cli_calls *calls, int argc, char **argv);
 
 /*
  * Parses the options of the command argv[0] into `input`. Exits by itself: 0 after --help, 2 on

@@ -3,9 +3,12 @@
 #include "cli/mounts.h"
 #include "cli/output.h"
 #include "cli/pick_drive.h"
+#include "cli/supervise.h"
 
+#include "fault.h"
 #include "io.h"
 #include "bounds.h"
+#include "clock.h"
 #include "log.h"
 
 #include <errno.h>
@@ -14,26 +17,37 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* A log that has grown beyond it becomes NAME.old at the next mount. */
 #define LOG_BYTES_MAX (8 * MIB)
 
+/* How long a daemon that was killed may take to go. */
+#define DYING_MS 5000
+
 struct mount_args {
 	const char *dir;
 	const char *drive;
-	const char *mount_options;
+	char *mount_options;
 	uint64_t cache_bytes;
 	bool foreground;
+	bool supervise;
 };
 
-enum { KEY_DRIVE = 256 };
+enum { KEY_DRIVE = 256, KEY_SUPERVISE };
 
 static const struct argp_option options[] = {
 	{ "drive", KEY_DRIVE, "NAME", 0,
 		"The drive to mount, by name or id; can be left out when there is only one", 0 },
 	{ "foreground", 'f', NULL, 0, "Stay in the foreground and log on stderr", 0 },
+	{ "supervise", KEY_SUPERVISE, NULL, 0,
+		"Start the daemon again when it dies, until it is unmounted; give up when it dies "
+		"over and over",
+		0 },
 	{ "options", 'o', "OPTIONS", 0,
-		"Mount options, as mount(8) has them: ro,noexec,...; and "
+		"Mount options, as mount(8) has them: ro,noexec,...; posix (root only), to show "
+		"the owners of files as the numbers that are stored, and to let set-id bits and "
+		"device nodes work, where a default mount shows files as the mounting user's; and "
 		"cache_size=BYTES[K|M|G], the disk space that file contents kept on this device "
 		"should take at most; what is not on the server yet stays beyond it (default: no "
 		"limit but the disk's)",
@@ -65,6 +79,18 @@ static bool parse_bytes(const char *text, uint64_t *ret)
 	return true;
 }
 
+/* -o can be given several times. */
+static void add_options(struct mount_args *a, const char *list)
+{
+	char *had = a->mount_options;
+
+	if (!*list)
+		return;
+	if (asprintf(&a->mount_options, "%s%s%s", had ? had : "", had ? "," : "", list) < 0)
+		exit(cli_fail("mount", "out of memory"));
+	free(had);
+}
+
 /* Takes cache_size=... out of the options: it is not for the kernel. */
 static void take_options(struct mount_args *a, char *list)
 {
@@ -86,7 +112,7 @@ static void take_options(struct mount_args *a, char *list)
 		to += n;
 	}
 	*to = 0;
-	a->mount_options = *list ? list : NULL;
+	add_options(a, list);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -99,6 +125,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'f':
 		a->foreground = true;
+		return 0;
+	case KEY_SUPERVISE:
+		a->supervise = true;
 		return 0;
 	case 'o':
 		take_options(a, arg);
@@ -148,15 +177,16 @@ static void mounting_done(struct mounting *m)
 	cleanup_close_p(&m->ready_fd);
 }
 
-static int attach(void *ctx, uint32_t *ret_number, struct err *err)
+static int attach(void *ctx, uint32_t *ret_number, int64_t *ret_created_ns, struct err *err)
 {
 	struct mounting *m = ctx;
-	int r = m->calls->attach(&m->account, m->drive.id, ret_number, err);
+	int r = m->calls->attach(&m->account, m->drive.id, ret_number, ret_created_ns, err);
 
 	if (r < 0) {
 		err_prefix(err, "the first mount on this device needs the server");
 		return r;
 	}
+	fault_instant("attach.answered");
 	return drive_save(&m->home, &m->drive, err);
 }
 
@@ -227,6 +257,27 @@ static void warn_of_other_device(const struct mounting *m)
 			m->drive.name);
 }
 
+/*
+ * The lock of a daemon that was killed a moment ago, or that hangs in its death, is free soon.
+ * Nothing tells of a lock that becomes free within a time.
+ */
+static int lock_drive(struct mounting *m, struct err *err)
+{
+	static const struct timespec pause = { .tv_nsec = 20 * NS_PER_MS };
+	int64_t until = clock_mono_ms() + DYING_MS;
+
+	for (;;) {
+		_cleanup_drive_ struct drive last = { 0 };
+		int r = drive_lock(&m->home, m->drive.id, &m->lock_fd, err);
+
+		if (r != -EBUSY || clock_mono_ms() > until ||
+			drive_load(&m->home, m->drive.id, &last, NULL) <= 0 || last.pid <= 0 ||
+			!mounts_end_dying(last.pid, last.dir))
+			return r;
+		nanosleep(&pause, NULL);
+	}
+}
+
 static int prepare(struct mounting *m, struct err *err)
 {
 	int r = account_require(&m->home, &m->account, err);
@@ -234,7 +285,7 @@ static int prepare(struct mounting *m, struct err *err)
 	if (r == 0)
 		r = pick_drive(m->calls, &m->home, &m->account, m->args->drive, &m->drive, err);
 	if (r == 0)
-		r = drive_lock(&m->home, m->drive.id, &m->lock_fd, err);
+		r = lock_drive(m, err);
 	if (r == 0)
 		r = home_make_dir(m->home.run, err);
 	if (r < 0)
@@ -265,13 +316,57 @@ static int serve(struct mounting *m, struct err *err)
 	return r < 0 ? r : m->calls->serve(&plan, err);
 }
 
+/* What somebody can change while we wait. */
+static int failed_status(const struct err *err)
+{
+	return err->code == ENOSPC || err->code == ENOMEM || err->code == EMFILE ? EXIT_PASSING
+										 : EXIT_FAILED;
+}
+
+/* To who waits for the mount, or to the log. */
+static void tell_failure(struct mounting *m, const struct err *err)
+{
+	if (m->ready_fd < 0)
+		log_error("%s", err->text);
+	else if (io_write_full(m->ready_fd, "-", 1) < 0 ||
+		 io_write_full(m->ready_fd, err->text, strlen(err->text)) < 0)
+		log_error("%s", err->text);
+}
+
+/* One daemon of the supervisor. The drive's lock is the supervisor's, and so ours. */
+static int run_supervised(void *ctx, int ready_fd)
+{
+	struct mounting *m = ctx;
+	struct err err = { 0 };
+
+	m->ready_fd = ready_fd;
+	if (serve(m, &err) == 0)
+		return EXIT_DONE;
+	tell_failure(m, &err);
+	return failed_status(&err);
+}
+
+/* Who waits for the mount is told by the supervisor. */
+static int supervise_mount(struct mounting *m)
+{
+	struct supervised s = { .run = run_supervised,
+		.ctx = m,
+		.mountpoint = m->mountpoint,
+		.ready_fd = m->ready_fd };
+
+	m->ready_fd = -1;
+	return supervise(&s);
+}
+
 static int mount_in_foreground(struct mounting *m)
 {
 	struct err err = { 0 };
 
-	if (prepare(m, &err) < 0 || serve(m, &err) < 0)
+	if (prepare(m, &err) < 0)
 		return cli_fail("mount", "%s", err.text);
-	return EXIT_DONE;
+	if (m->args->supervise)
+		return supervise_mount(m);
+	return serve(m, &err) < 0 ? cli_fail("mount", "%s", err.text) : EXIT_DONE;
 }
 
 static int open_log(struct mounting *m, int *ret_fd, struct err *err)
@@ -316,15 +411,13 @@ static int run_daemon(struct mounting *m)
 	r = prepare(m, &err);
 	if (r == 0)
 		r = leave_terminal(m, &err);
+	if (r == 0 && m->args->supervise)
+		return supervise_mount(m);
 	if (r == 0)
 		r = serve(m, &err);
 	if (r == 0)
 		return EXIT_DONE;
-	if (m->ready_fd < 0)
-		log_error("%s", err.text);
-	else if (io_write_full(m->ready_fd, "-", 1) < 0 ||
-		 io_write_full(m->ready_fd, err.text, strlen(err.text)) < 0)
-		log_error("%s", err.text);
+	tell_failure(m, &err);
 	return EXIT_FAILED;
 }
 
@@ -418,10 +511,13 @@ int cmd_mount(const struct cli_calls *calls, int argc, char **argv)
 	};
 	struct mount_args args = { 0 };
 	struct err err = { 0 };
+	int r;
 
 	cli_parse(&argp, argc, argv, &args);
 	m.args = &args;
 	if (home_init(&m.home, &err) < 0 || check_mountpoint(args.dir, &m.mountpoint, &err) < 0)
 		return cli_fail("mount", "%s", err.text);
-	return args.foreground ? mount_in_foreground(&m) : mount_in_background(&m);
+	r = args.foreground ? mount_in_foreground(&m) : mount_in_background(&m);
+	free(args.mount_options);
+	return r;
 }

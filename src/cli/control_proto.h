@@ -7,6 +7,7 @@
  *	{"v": 1, "op": "status"}
  *	{"v": 1, "op": "wait", "timeout_ms": N, "node": N}	both may be absent
  *	{"v": 1, "op": "stop", "force": false}
+ *	{"v": 1, "op": "doctor", "quick": false, "repair": false}
  *	->	{"v": 1, "ok": true, ...}
  *	->	{"v": 1, "ok": false, "error": "word for programs", "detail": "text for people"}
  *

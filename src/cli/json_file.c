@@ -8,6 +8,39 @@
 #include <errno.h>
 #include <string.h>
 
+/* Fowler, Noll and Vo's hash: no single changed byte keeps it. */
+#define FNV_BASIS UINT64_C(0xcbf29ce484222325)
+#define FNV_PRIME UINT64_C(0x100000001b3)
+#define SUM_KEY "sum"
+#define SUM_CHARS 17
+
+/* Of all but the sum itself, however it is laid out. */
+static int sum_of(const json_t *object, char ret[SUM_CHARS])
+{
+	_cleanup_json_ json_t *rest = json_copy((json_t *)(uintptr_t)object);
+	_cleanup_free_ char *text = NULL;
+	uint64_t h = FNV_BASIS;
+
+	if (rest)
+		json_object_del(rest, SUM_KEY);
+	text = rest ? json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	if (!text)
+		return -ENOMEM;
+	for (const char *c = text; *c; c++)
+		h = (h ^ (uint8_t)*c) * FNV_PRIME;
+	snprintf(ret, SUM_CHARS, "%016llx", (unsigned long long)h);
+	return 0;
+}
+
+/* One without a sum was written by hand, or by an older program. */
+static bool sum_ok(const json_t *object)
+{
+	const char *said = json_text(object, SUM_KEY);
+	char sum[SUM_CHARS];
+
+	return !said || (sum_of(object, sum) == 0 && strcmp(said, sum) == 0);
+}
+
 int json_file_load(const char *path, json_t **ret, struct err *err)
 {
 	_cleanup_buf_ struct buf b = { 0 };
@@ -25,15 +58,27 @@ int json_file_load(const char *path, json_t **ret, struct err *err)
 		return err_set(err, EBADMSG, "%s is damaged: %s; move it away and try again", path,
 			object ? "it is not a JSON object" : why.text);
 	}
+	if (!sum_ok(object)) {
+		json_decref(object);
+		return err_set(err, EBADMSG,
+			"%s is damaged: it does not fit its sum (who edits it takes \"" SUM_KEY
+			"\" out)",
+			path);
+	}
 	*ret = object;
 	return 1;
 }
 
 int json_file_save(const char *path, const json_t *object, struct err *err)
 {
-	_cleanup_free_ char *text = json_dumps(object, JSON_INDENT(2) | JSON_SORT_KEYS);
+	_cleanup_json_ json_t *summed = json_copy((json_t *)(uintptr_t)object);
+	_cleanup_free_ char *text = NULL;
+	char sum[SUM_CHARS];
 	int r;
 
+	if (summed && sum_of(object, sum) == 0 &&
+		json_object_set_new(summed, SUM_KEY, json_string(sum)) == 0)
+		text = json_dumps(summed, JSON_INDENT(2) | JSON_SORT_KEYS);
 	if (!text)
 		return err_sys(err, ENOMEM, "cannot write %s", path);
 	r = io_write_file_atomic(path, text, strlen(text), 0600);

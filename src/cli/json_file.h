@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Small JSON objects: in files that appear whole, and with paths in them. A path is bytes, a
+ * Small JSON objects: in files that appear whole, with a sum of what is in them ("sum", so that a
+ * bit that changes on the disk is seen), and with paths in them. A path is bytes, a
  * JSON string is not: one that is not UTF-8 stands base64-encoded in "KEY_base64". Any thread.
  */
 #ifndef VARVE_CLI_JSON_FILE_H

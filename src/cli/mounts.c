@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/mounts.h"
 
+#include "io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -219,6 +221,48 @@ static int detach_by_helper(const char *dir, bool lazy)
 			return -errno;
 	}
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
+}
+
+static bool is_dying(pid_t pid)
+{
+	_cleanup_buf_ struct buf stat = { 0 };
+	char path[64];
+	const char *state;
+	int r;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	r = io_read_file(path, 4096, &stat);
+	if (r < 0)
+		return r == -ENOENT || r == -ESRCH;
+	/* Behind the name, which can have anything in it. */
+	state = memrchr(stat.data, ')', stat.len);
+	return state && state + 2 < (char *)stat.data + stat.len &&
+	       (state[2] == 'Z' || state[2] == 'X');
+}
+
+/* The connection's own switch, or what a forced unmount does before it looks who uses it. */
+static void cut_connection(const struct mount_entry *m)
+{
+	_cleanup_close_ int fd = -1;
+	char path[64];
+
+	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", minor(m->dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 && write(fd, "1", 1) == 1)
+		return;
+	if (umount2(m->dir, MNT_FORCE | UMOUNT_NOFOLLOW) < 0)
+		errno = 0;
+}
+
+bool mounts_end_dying(pid_t pid, const char *dir)
+{
+	_cleanup_mount_ struct mount_entry m = { 0 };
+
+	if (!is_dying(pid))
+		return false;
+	if (dir && mount_find_at(dir, &m) > 0 && mount_is_varve(&m))
+		cut_connection(&m);
+	return true;
 }
 
 int mounts_detach(const char *dir, bool lazy, struct err *err)

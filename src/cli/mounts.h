@@ -47,4 +47,14 @@ int mount_resolve(const char *dir, char **ret, struct err *err) must_check;
  */
 int mounts_detach(const char *dir, bool lazy, struct err *err) must_check;
 
+/*
+ * A daemon that was killed can hang in the kernel for ever: a thread that is telling the kernel of
+ * a change waits for the lock of a directory, whose holder waits for the daemon's answer, and as
+ * long as the thread is there nobody tells the holder that there will be none.
+ *
+ * True when the process is dead or dying; then its mount at `dir` is told, and the rest of the
+ * process goes. `dir` may be NULL.
+ */
+bool mounts_end_dying(pid_t pid, const char *dir);
+
 #endif

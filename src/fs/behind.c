@@ -4,6 +4,7 @@
 #include "fs/staging.h"
 #include "fs/bytes_view.h"
 #include "bounds.h"
+#include "fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -253,6 +254,7 @@ static bool run_round(struct staging *s, struct cache *c, struct behind_buffer *
 	r = round_read(s, c, rd, buffer->p, have);
 	if (r == 0)
 		r = round_cut(rd, buffer->p, &cuts);
+	fault_instant("behind.cut");
 	owned = cuts.p;
 	pthread_mutex_lock(lock);
 	if (r == 0 && rd->generation == b->generation && cuts.n)

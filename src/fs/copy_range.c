@@ -11,6 +11,7 @@
 
 #include "bounds.h"
 #include "clock.h"
+#include "fault.h"
 #include "fs/bytes_view.h"
 #include "io.h"
 
@@ -123,32 +124,48 @@ static int add_seam(struct draft *d, uint64_t end)
 	return 0;
 }
 
-/* The first entry that begins at or behind `offset`. */
-static size_t first_from(struct manifest *m, uint64_t offset)
+/* What of the entry stands by itself in [start, end): a chunk as a whole, of a hole any blocks. */
+static bool entry_within(
+	const struct manifest_entry *e, uint64_t start, uint64_t end, struct range *ret)
 {
-	size_t i = manifest_find(m, offset);
+	*ret = (struct range){ e->offset, e->offset + e->length };
+	if (e->hole) {
+		uint64_t first = MAX(ret->start, start), last = MIN(ret->end, end);
 
-	return i < manifest_count(m) && manifest_at(m, i)->offset < offset ? i + 1 : i;
+		ret->start = first + (HOLE_BLOCK - first % HOLE_BLOCK) % HOLE_BLOCK;
+		ret->end = last - last % HOLE_BLOCK;
+	}
+	return ret->start >= start && ret->end <= end && ret->start < ret->end;
+}
+
+static int add_entry(struct draft *d, const struct manifest_entry *e, const struct range *part)
+{
+	return e->hole ? manifest_add_hole(d->builder, part->end - part->start)
+		       : manifest_add_chunk(d->builder, &e->id, e->length);
 }
 
 /* The entries of m that lie within [start, end), moved to `to`; a seam before them. */
 static int add_entries(
 	struct draft *d, struct manifest *m, uint64_t start, uint64_t end, uint64_t to)
 {
-	size_t i = first_from(m, start), count = manifest_count(m);
+	size_t count = manifest_count(m);
+	bool first = true;
 	int r = 0;
 
-	if (i == count || manifest_at(m, i)->offset + manifest_at(m, i)->length > end)
-		return 0;
-	if (manifest_builder_size(d->builder) || manifest_at(m, i)->offset > start || to)
-		r = add_seam(d, manifest_at(m, i)->offset - start + to);
-	for (; i < count && r == 0; i++) {
+	for (size_t i = manifest_find(m, start); i < count && r == 0; i++) {
 		const struct manifest_entry *e = manifest_at(m, i);
+		struct range part;
 
-		if (e->offset + e->length > end)
+		if (e->offset >= end)
 			break;
-		r = e->hole ? manifest_add_hole(d->builder, e->length)
-			    : manifest_add_chunk(d->builder, &e->id, e->length);
+		/* Only the first and the last can lie partly outside. */
+		if (!entry_within(e, start, end, &part))
+			continue;
+		if (first && (manifest_builder_size(d->builder) || part.start > start || to))
+			r = add_seam(d, part.start - start + to);
+		first = false;
+		if (r == 0)
+			r = add_entry(d, e, &part);
 	}
 	return r;
 }
@@ -260,12 +277,14 @@ static int put(struct copy *c, struct manifest *before, struct manifest *content
 	u.node = f->put_node;
 	u.expected = f->base_content;
 	u.ctime_ns = u.mtime_ns;
+	fault_instant("copy.shared");
 	r = tree_put_content(f->fs->tree, &u, &result, &node);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	f->attr.attr.size = manifest_size(content);
 	f->attr.attr.mtime_ns = f->attr.attr.ctime_ns = u.mtime_ns;
 	file_sealed_locked(f, content, result, &node);
+	file_count_holes_locked(f);
 	return 1;
 }
 
@@ -386,9 +405,9 @@ int64_t file_copy_range(
 
 	if (from_offset >= size)
 		return 0;
-	n = MIN(MIN(n, size - from_offset), COPY_RANGE_MAX);
-	if (to_offset > FILE_BYTES_MAX || n > FILE_BYTES_MAX - to_offset)
+	if (to_offset >= FILE_BYTES_MAX)
 		return -EFBIG;
+	n = MIN(MIN(n, size - from_offset), MIN(COPY_RANGE_MAX, FILE_BYTES_MAX - to_offset));
 	if (from == to && from_offset < to_offset + n && to_offset < from_offset + n)
 		return -EINVAL;
 	if (n == 0)

@@ -123,13 +123,16 @@ static void take_attr_locked(struct file *f, const struct node *n)
 {
 	f->attr = *n;
 	f->base_content = n->attr.content;
+	f->base_place = tree_place(f->fs->tree);
+	f->tree_changes++;
 	f->tree_mode = n->attr.mode & 07777;
 }
 
 static int look_up_node(struct file *f)
 {
 	struct node n;
-	int r = tree_get(f->fs->tree, f->node, &n);
+	/* Its name, too: deleted elsewhere and written to after that, it has to come back. */
+	int r = tree_get_named(f->fs->tree, f->node, &n, &f->home_parent, &f->home_name);
 
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
@@ -295,6 +298,19 @@ bool file_is_open(struct file *f)
 	return f->open_count > 0;
 }
 
+void file_add_mappers(struct file *f, int n)
+{
+	SCOPED_LOCK(&f->lock);
+	f->mappers += n;
+	assert(f->mappers >= 0);
+}
+
+bool file_may_be_mapped(struct file *f)
+{
+	SCOPED_LOCK(&f->lock);
+	return f->mappers > 0;
+}
+
 uint64_t file_node(const struct file *f)
 {
 	return f->node;
@@ -310,11 +326,14 @@ void file_node_attr(struct file *f, struct node *ret)
 void file_set_node(struct file *f, const struct node *n)
 {
 	struct node_attr had;
+	uint64_t holes;
 	uint32_t pending;
 
 	SCOPED_LOCK(&f->lock);
 	had = f->attr.attr;
+	holes = f->attr.holes;
 	f->attr = *n;
+	f->attr.holes = holes;
 	f->attr.attr.size = had.size;
 	f->attr.attr.content = had.content;
 	f->tree_changes++;
@@ -360,11 +379,11 @@ void file_set_unlinked(struct file *f)
 		return;
 	f->unlinked = true;
 	pthread_cond_broadcast(&f->changed);
-	if (f->active)
-		staging_forget(f->active);
+	if (f->active && staging_forget(f->active))
+		files_unsettled(f->fs, staging_ref(f->active));
 	/* One that is being sealed is forgotten when that ends. */
-	if (f->frozen && !f->sealing)
-		staging_forget(f->frozen);
+	if (f->frozen && !f->sealing && staging_forget(f->frozen))
+		files_unsettled(f->fs, staging_ref(f->frozen));
 	if (!f->sealing)
 		file_mark_clean_locked(f);
 }

@@ -59,12 +59,17 @@ void file_opened(struct file *f);
 /* The last one seals what is dirty. */
 void file_closed(struct file *f);
 bool file_is_open(struct file *f);
+/* Counts handles by which pages can be mapped and written to: the kernel tells of those late. */
+void file_add_mappers(struct file *f, int n);
+bool file_may_be_mapped(struct file *f);
 
 uint64_t file_node(const struct file *f);
 /* Attributes as they are, unsealed writes included. */
 void file_node_attr(struct file *f, struct node *ret);
 /* Attributes that changed through the tree (chmod, chown, utimens, link count). */
 void file_set_node(struct file *f, const struct node *n);
+/* It has another name: there it comes back to if it is deleted elsewhere and written to. */
+void file_moved(struct file *f);
 /* utimens on a dirty file: the times that its seal must carry. */
 void file_set_times(struct file *f, uint32_t mask, int64_t mtime_ns, int64_t ctime_ns);
 
@@ -113,6 +118,12 @@ int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to
 int file_flush(struct file *f) must_check;
 /* Bytes and metadata are on stable storage when it returns. Does not need to seal. */
 int file_fsync(struct file *f) must_check;
+/*
+ * True when files_sync_log() after it does the same. Else nothing has happened, and file_fsync()
+ * has to be called.
+ */
+bool file_fsync_begin(struct file *f) must_check;
+int files_sync_log(struct files *fs) must_check;
 
 /* The node lost its last name on this device: nothing is sealed any more. */
 void file_set_unlinked(struct file *f);

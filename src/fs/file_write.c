@@ -3,6 +3,7 @@
 
 #include "bounds.h"
 #include "clock.h"
+#include "fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,11 +32,22 @@ static int take_home(void *ctx, uint64_t parent, struct slice name)
 	return 1;
 }
 
+void file_moved(struct file *f)
+{
+	int r;
+
+	SCOPED_LOCK(&f->lock);
+	/* Failing, it comes back under the name that it had. */
+	r = f->unlinked ? 0 : tree_names(f->fs->tree, f->put_node, take_home, f);
+	(void)r;
+}
+
 void file_begin_locked(struct file *f, struct staging_begin *ret)
 {
 	*ret = (struct staging_begin){
 		.node = f->put_node,
 		.expected = f->base_content,
+		.below = f->base_place,
 		.previous = f->frozen ? f->frozen->id : 0,
 		.size = f->attr.attr.size,
 		.mtime_ns = f->attr.attr.mtime_ns,
@@ -187,6 +199,7 @@ static int clear_suid_locked(struct file *f)
 int file_write(struct file *f, uint64_t offset, const void *p, size_t n, bool clear_suid)
 {
 	int64_t now = clock_real_ns();
+	struct hole_count holes;
 	int r;
 
 	if (n == 0)
@@ -197,6 +210,7 @@ int file_write(struct file *f, uint64_t offset, const void *p, size_t n, bool cl
 	r = file_activate_locked(f);
 	if (r < 0)
 		return r;
+	holes = file_holes_before_locked(f, offset, offset + n);
 	if (clear_suid)
 		r = clear_suid_locked(f);
 	if (r == 0)
@@ -204,6 +218,7 @@ int file_write(struct file *f, uint64_t offset, const void *p, size_t n, bool cl
 	if (r < 0)
 		return give_up_locked(f, r);
 	f->attr.attr.size = MAX(f->attr.attr.size, offset + n);
+	file_holes_after_locked(f, &holes, false);
 	changed_locked(f, now);
 	cut_behind(f, offset, offset + n);
 	return 0;
@@ -215,17 +230,26 @@ static int cut_to_nothing(struct file *f, int64_t now)
 	struct staging *s, *had = f->active;
 	int r = stage(f, true, &s);
 
-	if (r == 0 && (r = staging_commit_begin(s)) < 0)
-		staging_unref(s);
 	if (r < 0)
 		return r;
+	if (had)
+		r = staging_replaces(s, had);
+	if (r == 0)
+		r = staging_commit_begin(s);
+	if (r < 0) {
+		staging_unref(s);
+		return r;
+	}
+	fault_instant("file.cut");
 	f->active = s;
 	if (had) {
 		behind_halt(had);
-		staging_replaced(had);
-		staging_unref(had);
+		if (staging_replaced(had))
+			files_unsettled(f->fs, had);
+		else
+			staging_unref(had);
 	}
-	f->attr.attr.size = 0;
+	f->attr.attr.size = f->attr.holes = 0;
 	changed_locked(f, now);
 	return 0;
 }
@@ -233,13 +257,17 @@ static int cut_to_nothing(struct file *f, int64_t now)
 /* [start, end) becomes zeros, and the size `size`. */
 static int zero_locked(struct file *f, uint64_t start, uint64_t end, uint64_t size, int64_t now)
 {
+	struct hole_count holes;
 	int r = file_activate_locked(f);
 
-	if (r == 0)
-		r = staging_zero(f->active, start, end, size, now);
+	if (r < 0)
+		return give_up_locked(f, r);
+	holes = file_holes_before_locked(f, start, end);
+	r = staging_zero(f->active, start, end, size, now);
 	if (r < 0)
 		return give_up_locked(f, r);
 	f->attr.attr.size = size;
+	file_holes_after_locked(f, &holes, true);
 	changed_locked(f, now);
 	behind_wrote(f->active, start, start);
 	return 0;
@@ -253,6 +281,7 @@ static int grow_locked(struct file *f, uint64_t size, int64_t now)
 		r = staging_resize(f->active, size, now);
 	if (r < 0)
 		return give_up_locked(f, r);
+	f->attr.holes += size - f->attr.attr.size;
 	f->attr.attr.size = size;
 	changed_locked(f, now);
 	return 0;

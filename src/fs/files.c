@@ -2,6 +2,8 @@
 /* The table as a whole: its beginning, its end, its figures. */
 #include "fs/instance.h"
 
+#include "fault.h"
+
 #include "io.h"
 
 #include <errno.h>
@@ -72,6 +74,10 @@ int files_new(const struct files_options *o, struct files **ret, struct err *err
 	/* What does not get sealed now stays staged, and the thread tries again. */
 	if (files_seal_all(fs) < 0)
 		errno = 0;
+	if (fs->recovered)
+		fault_instant("recover.sealed");
+	/* They are taken as promised. */
+	files_settle(fs);
 	r = files_start_thread(fs);
 	if (r < 0) {
 		files_free(fs);
@@ -129,7 +135,10 @@ void files_free(struct files *fs)
 		errno = 0;
 	if (fs->cutter)
 		workers_drain(fs->cutter);
-	files_settle(fs);
+	if (fs->dir && fs->dir->log) {
+		files_settle(fs);
+		files_tidy_rows(fs);
+	}
 	release_dirty(fs);
 	destroy(fs);
 }

@@ -5,16 +5,19 @@
  * next start does it all again, since nothing old has been changed. Sealing comes after, as for
  * any dirty instance.
  *
- * What is believed: every record whose checks match; of a staging file, after the death of the
+ * What is believed: every record whose checks match (one that is damaged is told of, and what
+ * stands behind it counts); of a staging file, after the death of the
  * process, what the records and its length say; after a power loss (another boot id) only what
- * the last SYNCED record vouches for. A sealed staging that an fsync had promised is believed to
- * be in the tree after a power loss only if the tree has that content.
+ * the last SYNCED record vouches for. A staging is believed to be in the tree when the tree says so
+ * (sealed.h): after a power loss either of the two can be older than the other.
  */
 #include "fs/instance.h"
 
 #include "bounds.h"
 #include "clock.h"
 #include "fault.h"
+#include "log.h"
+#include "meta/sealed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +39,7 @@ struct found {
 	struct record *records; /* payloads are owned */
 	size_t n, capacity;
 	uint64_t synced_records, synced_end;
+	bool copies; /* a record is one */
 	struct staging *staging;
 	struct file *file;
 };
@@ -47,6 +51,7 @@ struct recovery {
 	uint64_t *logs; /* numbers, ascending */
 	size_t n_logs;
 	uint64_t last_id;
+	bool any_row;
 };
 
 static void drop_records(struct found *f)
@@ -127,8 +132,32 @@ static int take_begin(struct recovery *rc, struct found *f, const struct record 
 	return 0;
 }
 
+/*
+ * Of several syncs at a time the later may have been noted first. Copies from before are in the
+ * file.
+ */
+static void take_synced(struct found *f, const struct record *r)
+{
+	size_t n = (size_t)MIN(r->a, (uint64_t)f->n);
+
+	for (size_t i = (size_t)MIN(f->synced_records, (uint64_t)n); i < n; i++) {
+		if (f->records[i].kind != RECORD_COPY)
+			continue;
+		free((void *)(uintptr_t)f->records[i].payload.p);
+		f->records[i].payload = (struct slice){ 0 };
+	}
+	f->synced_records = MAX(f->synced_records, r->a);
+	f->synced_end = MAX(f->synced_end, r->b);
+}
+
 static int keep_record(struct found *f, const struct record *r)
 {
+	struct slice payload = r->payload;
+
+	/* The bytes that the process wrote are in the file when only it died. */
+	if (r->kind == RECORD_COPY && !f->power_lost)
+		payload = (struct slice){ 0 };
+	f->copies |= r->kind == RECORD_COPY;
 	if (f->n == f->capacity) {
 		size_t capacity = f->capacity ? 2 * f->capacity : 8;
 		struct record *p = realloc(f->records, capacity * sizeof *p);
@@ -139,7 +168,7 @@ static int keep_record(struct found *f, const struct record *r)
 		f->capacity = capacity;
 	}
 	f->records[f->n] = *r;
-	if (copy_payload(r->payload, &f->records[f->n].payload) < 0)
+	if (copy_payload(payload, &f->records[f->n].payload) < 0)
 		return -ENOMEM;
 	f->n++;
 	return 0;
@@ -160,11 +189,29 @@ static int take_sealed(struct found *f, const struct record *r)
 	return 0;
 }
 
+/* Some write is missing; of which file is known when the record's head is whole. */
+static int take_damage(struct recovery *rc, const struct record *r)
+{
+	struct found *f = r->staging ? find(rc, r->staging) : NULL;
+
+	rc->fs->damaged++;
+	log_error("staging: a record of what was written%s is damaged on this disk",
+		f && f->any && f->begin.home_name.n ? "" : " to some file");
+	if (f && f->any && f->begin.home_name.n)
+		log_error("staging: it was written to \"%.*s\" (node %llu)",
+			(int)f->begin.home_name.n, (const char *)f->begin.home_name.p,
+			(unsigned long long)f->begin.node);
+	return 0;
+}
+
 static int take_record(void *ctx, const struct log_header *header, const struct record *r)
 {
 	struct recovery *rc = ctx;
-	struct found *f = find_or_add(rc, r->staging);
+	struct found *f;
 
+	if (r->kind == RECORD_DAMAGED)
+		return take_damage(rc, r);
+	f = find_or_add(rc, r->staging);
 	if (!f)
 		return -ENOMEM;
 	f->power_lost |= memcmp(header->boot_id, rc->boot_id, BOOT_ID_BYTES) != 0;
@@ -178,8 +225,7 @@ static int take_record(void *ctx, const struct log_header *header, const struct 
 		drop_records(f);
 		return 0;
 	case RECORD_SYNCED:
-		f->synced_records = r->a;
-		f->synced_end = r->b;
+		take_synced(f, r);
 		return 0;
 	default:
 		return f->gone ? 0 : keep_record(f, r);
@@ -269,29 +315,42 @@ static int by_id(struct found *a, struct found *b)
 	return a->id < b->id ? -1 : a->id > b->id;
 }
 
-/*
- * After a power loss: where the tree has a content that was sealed, it has what was sealed on the
- * same node before, too.
- */
-static int settle_pending(struct recovery *rc)
+/* The tree says that it has the content, whether the log got to say so or not. */
+static int take_row(void *ctx, const struct sealed *s)
 {
-	for (struct found *f = rc->table; f; f = f->hh.next) {
-		struct node n;
-		int r;
+	struct recovery *rc = ctx;
+	struct found *f = find(rc, s->staging);
 
-		if (f->gone || !f->sealed)
-			continue;
-		r = tree_get(rc->fs->tree, f->content_node, &n);
-		if (r < 0)
-			return r;
-		if (r == 0 || !digest_eq(&n.attr.content, &f->content))
-			continue;
-		for (struct found *g = rc->table; g != f->hh.next; g = g->hh.next) {
-			if (g->sealed && g->content_node == f->content_node)
-				g->gone = true;
-		}
-	}
+	rc->any_row = true;
+	rc->last_id = MAX(rc->last_id, s->staging);
+	if (!f)
+		return 0;
+	f->sealed = f->gone = true;
+	f->content = s->content;
+	f->content_node = s->node;
+	drop_records(f);
 	return 0;
+}
+
+static int drop_row(void *ctx, const struct sealed *s)
+{
+	sealed_del(ctx, s->staging);
+	return 0;
+}
+
+/* The new log, which is durable, knows nothing of what is sealed. */
+static int drop_rows(struct recovery *rc)
+{
+	_cleanup_batch_ struct batch *b = NULL;
+	int r = rc->any_row ? batch_new(rc->fs->store, &b) : 0;
+
+	if (!rc->any_row || r < 0)
+		return r;
+	r = sealed_each(rc->fs->store, drop_row, b);
+	if (r == 0)
+		r = store_commit(rc->fs->store, b);
+	/* On a full disk they stay for the next start. */
+	return r == -ENOSPC ? 0 : r;
 }
 
 /* The staging file, under either name; -ENOENT. */
@@ -332,9 +391,22 @@ static void take_file_time(struct staging *s, const struct stat *st, int64_t las
 		s->mtime_ns = s->ctime_ns = t;
 }
 
-static int replay_file(struct recovery *rc, struct found *f, size_t n)
+/* Nothing of the old file counts; it may be a segment by now. */
+static int create_anew(struct recovery *rc, const struct found *f)
 {
-	_cleanup_close_ int fd = open_file(rc, f);
+	char name[STAGING_NAME_BYTES];
+	int dir = rc->fs->dir->fd, fd;
+
+	staging_file_name(f->id, false, name);
+	if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+		return -errno;
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+static int replay_file(struct recovery *rc, struct found *f, size_t rewrite)
+{
+	_cleanup_close_ int fd = rewrite == 0 ? create_anew(rc, f) : open_file(rc, f);
 	struct stat st;
 	uint64_t end;
 	int r;
@@ -346,25 +418,37 @@ static int replay_file(struct recovery *rc, struct found *f, size_t n)
 	end = (uint64_t)st.st_size;
 	if (f->power_lost)
 		end = MIN(end, f->synced_end);
-	r = staging_replay(f->staging, f->records, n, fd, end);
+	r = staging_replay(f->staging, f->records, f->n, fd, end, rewrite);
 	if (r < 0)
 		return r;
 	fd = -1;
+	if (fstat(f->staging->fd, &st) < 0)
+		return -errno;
 	f->staging->fd_end = (uint64_t)st.st_size;
-	if (!f->power_lost && n)
-		take_file_time(f->staging, &st, f->records[n - 1].time_ns);
+	if (!f->power_lost)
+		take_file_time(f->staging, &st, f->records[f->n - 1].time_ns);
 	return 0;
+}
+
+/*
+ * Whether an fsync may have promised something of it: only a SYNCED is proof, but the sync of what
+ * is in the log leaves no trace.
+ */
+static bool may_be_promised(const struct found *f, size_t promote)
+{
+	return f->power_lost || promote > 0 || f->copies || f->synced_records;
 }
 
 static int replay(struct recovery *rc, struct found *f)
 {
-	size_t promote = index_of_promote(f), n = f->n;
+	size_t promote = index_of_promote(f), rewrite = SIZE_MAX;
 
-	if (f->power_lost && promote < n)
-		n = f->synced_records > promote ? MIN(n, f->synced_records) : promote;
-	if (promote < n)
-		return replay_file(rc, f, n);
-	return staging_replay(f->staging, f->records, n, -1, 0);
+	f->staging->promised = may_be_promised(f, promote);
+	if (promote == f->n)
+		return staging_replay(f->staging, f->records, f->n, -1, 0, SIZE_MAX);
+	if (f->power_lost)
+		rewrite = f->synced_records > promote ? f->synced_records : 0;
+	return replay_file(rc, f, rewrite);
 }
 
 static int make_staging(struct recovery *rc, struct found *f)
@@ -413,6 +497,7 @@ static int fill_instance(struct recovery *rc, struct file *file, struct found *f
 		file->attr = (struct node){ .id = f->begin.node, .attr.mode = S_IFREG | 0600 };
 	file->tree_mode = file->attr.attr.mode & 07777;
 	file->base_content = f->begin.expected;
+	file->base_place = f->begin.below;
 	file->home_parent = f->begin.home_parent;
 	r = buf_append(&file->home_name, f->begin.home_name.p, f->begin.home_name.n);
 	if (r < 0)
@@ -451,6 +536,26 @@ static int check_base(struct recovery *rc, struct file *file)
 	return file->base ? 0 : -ENOMEM;
 }
 
+/*
+ * After a power loss: what was written lies over a content that the tree does not have any more.
+ * No fsync has returned for it, or the tree would be durable up to there; and without what was
+ * below it says nothing. 1, 0, -errno.
+ */
+static int lost_ground(struct recovery *rc, const struct found *f)
+{
+	struct tree_place now = tree_place(rc->fs->tree);
+	const struct tree_place *then = &f->begin.below;
+	struct node n;
+	int r;
+
+	if (!f->power_lost || (now.entry >= then->entry && now.cursor >= then->cursor))
+		return 0;
+	r = tree_get(rc->fs->tree, f->begin.node, &n);
+	if (r < 0)
+		return r;
+	return r == 0 || !digest_eq(&n.attr.content, &f->begin.expected);
+}
+
 static int make_instance(struct recovery *rc, struct found *f)
 {
 	_cleanup_file_ struct file *file = NULL;
@@ -458,9 +563,15 @@ static int make_instance(struct recovery *rc, struct found *f)
 	int r;
 
 	take_below(rc, f, &previous);
+	r = previous ? 0 : lost_ground(rc, f);
+	if (r != 0) {
+		f->gone = true;
+		return MIN(r, 0);
+	}
 	if (previous && previous->file->active == previous->staging && !previous->file->frozen) {
 		SCOPED_LOCK(&previous->file->lock);
 		put_on_top(previous->file, f);
+		file_count_holes_locked(previous->file);
 		return 0;
 	}
 	r = file_new(rc->fs, f->begin.node, &file);
@@ -474,6 +585,7 @@ static int make_instance(struct recovery *rc, struct found *f)
 	r = check_base(rc, file);
 	if (r < 0)
 		return r;
+	file_count_holes_locked(file);
 	/* Two on one node: the second to be sealed becomes a copy. Nothing is lost. */
 	file->detached = !files_enter(rc->fs, file);
 	file_mark_dirty_locked(file);
@@ -486,8 +598,12 @@ static int rebuild(struct recovery *rc)
 	for (struct found *f = rc->table; f; f = f->hh.next) {
 		int r;
 
-		if (f->gone || !f->any)
+		if (f->gone)
 			continue;
+		if (!f->any) {
+			rc->fs->damaged += f->n > 0;
+			continue;
+		}
 		r = make_staging(rc, f);
 		if (r == 0)
 			r = make_instance(rc, f);
@@ -498,7 +614,7 @@ static int rebuild(struct recovery *rc)
 		}
 		if (r < 0)
 			return r;
-		rc->fs->recovered++;
+		rc->fs->recovered += !f->gone;
 	}
 	return 0;
 }
@@ -525,18 +641,24 @@ static int new_log(struct recovery *rc)
 {
 	struct staging_dir *d = rc->fs->dir;
 	uint64_t number = rc->n_logs ? rc->logs[rc->n_logs - 1] + 1 : 1;
+	bool must_last = rc->fs->recovered || rc->any_row;
 	int r = staging_log_new(d->fd, number, &d->log);
 
 	if (r == 0)
 		r = restate(rc);
 	if (r == 0)
 		r = fault_point("recover.restated");
-	/* Power loss must not find the old log gone and the new one empty. */
-	if (r == 0 && rc->fs->recovered)
+	/*
+	 * Power loss must not find the old log gone and the new one empty; nor what the old one
+	 * had as sealed, and what fsync had promised, in a tree that is not durable yet.
+	 */
+	if (r == 0 && must_last)
+		r = tree_sync(rc->fs->tree);
+	if (r == 0 && must_last)
 		r = staging_log_sync(d->log);
 	if (r == 0)
 		r = staging_log_supersede(d->log);
-	if (r == 0 && rc->fs->recovered)
+	if (r == 0 && must_last)
 		r = staging_log_sync(d->log);
 	return r == 0 ? fault_point("recover.superseded") : r;
 }
@@ -557,6 +679,8 @@ static int remove_leftover(struct recovery *rc, const char *name)
 	/* What cannot be removed takes room and says nothing: the new log supersedes it. */
 	if (!wanted && unlinkat(rc->fs->dir->fd, name, 0) < 0)
 		errno = 0;
+	if (!wanted)
+		fault_instant("recover.removed");
 	return 0;
 }
 
@@ -571,11 +695,15 @@ int files_recover(struct files *fs, struct err *err)
 		return err_sys(err, -r, "%s: cannot be read", fs->dir->path);
 	HASH_SORT(rc.table, by_id);
 	fs->dir->next_id = rc.last_id + 1;
-	r = settle_pending(&rc);
+	r = sealed_each(fs->store, take_row, &rc);
+	if (r == 0)
+		r = fault_point("recover.read");
 	if (r == 0)
 		r = rebuild(&rc);
 	if (r == 0)
 		r = new_log(&rc);
+	if (r == 0)
+		r = drop_rows(&rc);
 	if (r == 0)
 		r = each_name(&rc, remove_leftover);
 	if (r < 0)

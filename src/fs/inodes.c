@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/inodes.h"
 
+#include "bounds.h"
+#include "clock.h"
+
 #include <errno.h>
 #include <stdatomic.h>
+#include <sys/xattr.h>
 #include <uthash.h>
 
 /* A FUSE id that is not, or not only, the number of its node. */
@@ -25,6 +29,7 @@ struct moved {
 struct orphan {
 	uint64_t id;
 	struct node node;
+	struct xattr_table xattrs;
 	UT_hash_handle hh;
 };
 
@@ -59,6 +64,14 @@ static void alias_drop(struct inodes *t, struct alias *a)
 	free(a);
 }
 
+static void orphan_free(struct inodes *t, struct orphan *o)
+{
+	HASH_DEL(t->orphans, o);
+	atomic_fetch_sub(&t->n_orphans, 1);
+	xattr_table_done(&o->xattrs);
+	free(o);
+}
+
 void inodes_free(struct inodes *t)
 {
 	struct alias *a, *next_a;
@@ -77,8 +90,7 @@ void inodes_free(struct inodes *t)
 		free(m);
 	}
 	HASH_ITER (hh, t->orphans, o, next_o) {
-		HASH_DEL(t->orphans, o);
-		free(o);
+		orphan_free(t, o);
 	}
 	pthread_mutex_destroy(&t->lock);
 	free(t);
@@ -264,9 +276,7 @@ static void orphan_drop_locked(struct inodes *t, uint64_t node)
 
 	if (!o)
 		return;
-	HASH_DEL(t->orphans, o);
-	atomic_fetch_sub(&t->n_orphans, 1);
-	free(o);
+	orphan_free(t, o);
 }
 
 /* Returns the instance whose reference is to be given back, outside of the lock. */
@@ -339,6 +349,91 @@ bool inodes_orphan_get(struct inodes *t, uint64_t node, struct node *ret)
 		return false;
 	*ret = o->node;
 	return true;
+}
+
+void inodes_orphan_drop(struct inodes *t, uint64_t node)
+{
+	SCOPED_LOCK(&t->lock);
+	orphan_drop_locked(t, node);
+}
+
+void inodes_orphan_give_xattrs(struct inodes *t, uint64_t node, struct xattr_table *l)
+{
+	struct orphan *o;
+
+	SCOPED_LOCK(&t->lock);
+	o = orphan_find(t, node);
+	if (!o)
+		return;
+	xattr_table_done(&o->xattrs);
+	o->xattrs = *l;
+	*l = (struct xattr_table){ 0 };
+}
+
+int inodes_orphan_getxattr(struct inodes *t, uint64_t node, struct slice name, struct buf *ret)
+{
+	const struct xattr *x;
+	struct orphan *o;
+
+	SCOPED_LOCK(&t->lock);
+	o = orphan_find(t, node);
+	if (!o)
+		return -ESTALE;
+	x = xattr_table_find(&o->xattrs, name);
+	return x ? buf_append(ret, x->value.p, x->value.n) : -ENODATA;
+}
+
+int inodes_orphan_listxattr(struct inodes *t, uint64_t node, struct buf *ret)
+{
+	struct orphan *o;
+	int r = 0;
+
+	SCOPED_LOCK(&t->lock);
+	o = orphan_find(t, node);
+	if (!o)
+		return -ESTALE;
+	for (size_t i = 0; i < o->xattrs.n && r == 0; i++) {
+		r = buf_append(ret, o->xattrs.items[i].name.p, o->xattrs.items[i].name.n);
+		if (r == 0)
+			r = buf_append(ret, "", 1);
+	}
+	return r;
+}
+
+static int orphan_xattr_fits(
+	const struct xattr_table *l, struct slice name, struct slice value, int flags)
+{
+	const struct xattr *had = xattr_table_find(l, name);
+	size_t bytes = xattr_table_bytes(l) + name.n + value.n;
+
+	if (had && flags & XATTR_CREATE)
+		return -EEXIST;
+	if (!had && flags & XATTR_REPLACE)
+		return -ENODATA;
+	if (had)
+		bytes -= had->name.n + had->value.n;
+	return bytes > XATTR_NODE_BYTES_MAX ? -ENOSPC : 0;
+}
+
+int inodes_orphan_setxattr(
+	struct inodes *t, uint64_t node, struct slice name, const struct slice *value, int flags)
+{
+	struct orphan *o;
+	int r;
+
+	SCOPED_LOCK(&t->lock);
+	o = orphan_find(t, node);
+	if (!o)
+		return -ESTALE;
+	if (value)
+		r = orphan_xattr_fits(&o->xattrs, name, *value, flags);
+	else
+		r = xattr_table_remove(&o->xattrs, name) ? 0 : -ENODATA;
+	if (r == 0 && value)
+		r = xattr_table_set(&o->xattrs, name, *value);
+	if (r == 0)
+		o->node.attr.ctime_ns = clock_real_ns();
+	return r;
 }
 
 size_t inodes_orphans(struct inodes *t)

@@ -13,8 +13,8 @@
  * way; when the kernel forgets the current alias and the original id is not retired any more,
  * the node goes by its original id again.
  *
- * An orphan is a node whose last name went while the kernel still knows it: fstat() of what is
- * open must go on. It goes when the kernel forgets the id.
+ * An orphan is a node whose last name went while the kernel still knows it: fstat() and
+ * fgetxattr() of what is open must go on. It goes when the kernel forgets the id.
  *
  * Any thread. With neither aliases nor orphans a question costs one load.
  */
@@ -65,6 +65,16 @@ int inodes_retire(struct inodes *t, uint64_t node, void *instance, uint64_t *ret
 /* Keeps the last attributes of a node; replaces what is there. */
 int inodes_orphan_put(struct inodes *t, const struct node *n) must_check;
 bool inodes_orphan_get(struct inodes *t, uint64_t node, struct node *ret);
+/* The kernel turned out not to know it. */
+void inodes_orphan_drop(struct inodes *t, uint64_t node);
+/* Its xattrs; what is in *l is moved. Nothing happens when the node is no orphan. */
+void inodes_orphan_give_xattrs(struct inodes *t, uint64_t node, struct xattr_table *l);
+/* As those of tree.h; -ESTALE when the node is no orphan. value NULL removes. */
+int inodes_orphan_getxattr(
+	struct inodes *t, uint64_t node, struct slice name, struct buf *ret) must_check;
+int inodes_orphan_listxattr(struct inodes *t, uint64_t node, struct buf *ret) must_check;
+int inodes_orphan_setxattr(struct inodes *t, uint64_t node, struct slice name,
+	const struct slice *value, int flags) must_check;
 size_t inodes_orphans(struct inodes *t);
 
 #endif

@@ -27,6 +27,16 @@
 #define SEAL_IDLE_MS 2000
 /* and one that is dirty for this long in any case, so that it gets uploaded while it grows. */
 #define SEAL_DIRTY_MS 10000
+/*
+ * Each place that was written to costs a seal the old chunks around it, about this much, which are
+ * cut, stored and sent anew. Who writes here and there into a large file (a database, the disk of
+ * a virtual machine) would so have all of it sealed again and again: it waits longer, so that this
+ * takes no more than SEAL_OLD_DIRTY_MS_BYTES a millisecond while he writes, and may begin when he
+ * has stopped for as long as it will take.
+ */
+#define SEAL_PLACE_BYTES (2 * CHUNK_AVG)
+#define SEAL_OLD_DIRTY_MS_BYTES (32 * KIB)
+#define SEAL_OLD_IDLE_MS_BYTES (256 * KIB)
 /* A seal that failed is tried again after this long. */
 #define SEAL_RETRY_MS 5000
 /* How often the thread looks while something is dirty. */
@@ -36,6 +46,9 @@
  * is evicted whole.
  */
 #define SEAL_BYTES (1 * GIB)
+
+/* Rows of sealed.h are removed when there are so many; each costs some bytes until then. */
+#define SEALED_ROWS_MAX 4096
 
 struct file {
 	struct files *fs;
@@ -54,6 +67,7 @@ struct file {
 	uint32_t tree_mode; /* permission bits that the tree has */
 	uint64_t put_node; /* where seals go: another node after a conflict made a copy */
 	struct digest base_content;
+	struct tree_place base_place; /* at the latest since then the tree has had it */
 	struct manifest *base;
 	struct cache_hold *hold; /* of a content that no name leads to, only this instance */
 	struct staging *active;
@@ -65,6 +79,7 @@ struct file {
 	uint64_t home_parent;
 	struct buf home_name;
 	unsigned open_count;
+	int mappers; /* handles by which pages can be mapped and written to */
 	int64_t dirty_since_ms;
 	int64_t written_ms;
 	int64_t retry_ms; /* not before; 0: no failure */
@@ -138,6 +153,8 @@ void file_sealed_locked(struct file *f, struct manifest *content, enum content_r
 void files_unsettled(struct files *fs, struct staging *s);
 /* Makes the tree durable and lets them go. */
 void files_settle(struct files *fs);
+/* Removes rows of sealed.h that the log has overtaken, after it is durable. */
+void files_tidy_rows(struct files *fs);
 
 /* seal_thread.c */
 int files_start_thread(struct files *fs) must_check;
@@ -145,6 +162,16 @@ void files_stop_thread(struct files *fs);
 
 /* files_recover.c */
 int files_recover(struct files *fs, struct err *err) must_check;
+
+/* holes.c: attr.holes as a change of [start, end) makes it, asked before and told after. */
+struct hole_count {
+	uint64_t size; /* of the file, before */
+	uint64_t start, end;
+	uint64_t holes; /* bytes of them, before */
+};
+struct hole_count file_holes_before_locked(struct file *f, uint64_t start, uint64_t end);
+void file_holes_after_locked(struct file *f, const struct hole_count *c, bool zeros);
+void file_count_holes_locked(struct file *f);
 
 /* reader.c */
 enum span_kind { SPAN_ZERO, SPAN_STAGED, SPAN_BASE };

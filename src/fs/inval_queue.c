@@ -38,6 +38,11 @@ int inval_queue_put(struct inval_queue *q, const struct tree_event *e)
 		HASH_ADD(hh, q->items, parent, key_len, i);
 	}
 	i->kinds |= UINT32_C(1) << e->kind;
+	if (e->kind == TREE_GONE && !i->was) {
+		i->was = malloc(sizeof *i->was);
+		if (i->was)
+			*i->was = e->was;
+	}
 	if (e->kind == TREE_LINK)
 		i->child = e->node;
 	return 0;
@@ -62,6 +67,7 @@ void inval_queue_done(struct inval_queue *q)
 
 	HASH_ITER (hh, q->items, i, next) {
 		HASH_DEL(q->items, i);
+		free(i->was);
 		free(i);
 	}
 }

@@ -16,6 +16,7 @@ struct inval_item {
 	uint32_t kinds; /* 1 << enum tree_event_kind */
 	uint64_t child; /* of a name: the node that the event spoke of, or 0 */
 	bool known; /* of a node: the kernel had it when it was told */
+	struct node_attr *was; /* of a node that is gone: its last attributes; NULL: not known */
 	UT_hash_handle hh;
 	size_t name_len;
 	uint64_t parent; /* the key begins here */

@@ -151,17 +151,25 @@ static bool content_changed(struct session *s, uint64_t node)
 	return retired;
 }
 
-/* Removed elsewhere. A writer who has it open still brings it back when he closes it. */
-static void node_gone(struct session *s, uint64_t node)
+/*
+ * Removed elsewhere. A writer who has it open still brings it back when he closes it. Who holds a
+ * directory or a special file open goes on seeing what it was.
+ */
+static void node_gone(struct session *s, const struct inval_item *i)
 {
 	_cleanup_file_ struct file *f = NULL;
-	struct node n;
+	struct node n = { .id = i->node };
 
-	if (files_peek(s->o.files, node, &f) <= 0)
-		return;
-	file_node_attr(f, &n);
-	n.nlink = 0;
-	file_set_node(f, &n);
+	if (files_peek(s->o.files, i->node, &f) > 0) {
+		file_node_attr(f, &n);
+		n.nlink = 0;
+		file_set_node(f, &n);
+	} else if (i->was) {
+		n.attr = *i->was;
+		if (inodes_orphan_put(s->inodes, &n) < 0)
+			log_debug("invalidate: out of memory, node %#llx is stale",
+				(unsigned long long)i->node);
+	}
 }
 
 static void tell_node(struct session *s, struct inval_item *i)
@@ -185,8 +193,10 @@ static void node_changed(struct session *s, struct inval_item *i)
 	if (tree_get(s->o.tree, i->node, &n) > 0)
 		node_tell_instance(s, &n);
 	else if (gone)
-		node_gone(s, i->node);
+		node_gone(s, i);
 	tell_node(s, i);
+	if (gone && !i->known)
+		inodes_orphan_drop(s->inodes, i->node);
 	if (!i->known && !gone)
 		tell_names(s, i->node);
 }

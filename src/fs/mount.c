@@ -19,12 +19,15 @@
 
 extern char **environ;
 
+#define OPTION_POSIX "posix"
+
 static bool option_known(const char *p, size_t n, bool *ret_root_only)
 {
 	static const struct {
 		const char *name;
 		bool root_only;
 	} known[] = {
+		{ OPTION_POSIX, true },
 		{ "ro", false },
 		{ "rw", false },
 		{ "exec", false },
@@ -36,7 +39,6 @@ static bool option_known(const char *p, size_t n, bool *ret_root_only)
 		{ "sync", false },
 		{ "async", false },
 		{ "dirsync", false },
-		{ "atime", false },
 		{ "noatime", false },
 		{ "allow_other", false },
 	};
@@ -57,7 +59,7 @@ static int option_check(const char *p, size_t n, bool root, bool allow_other, st
 	if (!option_known(p, n, &root_only))
 		return err_set(err, EINVAL,
 			"mount option '%.*s': unknown; known are ro, noexec, "
-			"nosuid, nodev, sync, dirsync, noatime, allow_other",
+			"nosuid, nodev, sync, dirsync, allow_other, posix",
 			(int)n, p);
 	if (root_only && !root)
 		return err_set(err, EPERM, "mount option '%.*s': only root may give it", (int)n, p);
@@ -66,6 +68,23 @@ static int option_check(const char *p, size_t n, bool root, bool allow_other, st
 			"mount option 'allow_other': not permitted; put "
 			"user_allow_other into /etc/fuse.conf");
 	return 0;
+}
+
+static bool option_is_posix(const char *p, size_t n)
+{
+	return n == strlen(OPTION_POSIX) && !memcmp(p, OPTION_POSIX, n);
+}
+
+bool mount_is_posix(const char *user)
+{
+	while (user && *user) {
+		size_t n = strcspn(user, ",");
+
+		if (option_is_posix(user, n))
+			return true;
+		user += n + (user[n] == ',');
+	}
+	return false;
 }
 
 static int options_of_user(
@@ -78,7 +97,7 @@ static int options_of_user(
 
 		if (n > 0)
 			r = option_check(user, n, root, allow_other, err);
-		if (n > 0 && r == 0)
+		if (n > 0 && r == 0 && !option_is_posix(user, n))
 			r = buf_printf(ret, ",%.*s", (int)n, user);
 		user += n + (user[n] == ',');
 	}
@@ -102,9 +121,8 @@ static int option_escaped(struct buf *ret, const char *value)
 int mount_options(const char *fsname, const char *user, bool root, bool allow_other,
 	struct buf *ret, struct err *err)
 {
-	int r = buf_printf(ret,
-		"subtype=varve,default_permissions%s%s,fsname=", root ? ",suid,dev" : "",
-		allow_other ? ",allow_other" : "");
+	int r = buf_printf(ret, "subtype=varve,default_permissions,noatime%s%s,fsname=",
+		root && mount_is_posix(user) ? ",suid,dev" : "", allow_other ? ",allow_other" : "");
 
 	if (r == 0)
 		r = option_escaped(ret, fsname);

@@ -11,9 +11,13 @@
 /*
  * The options for libfuse, comma-separated, appended: ours, then the user's (NULL for none).
  * -EINVAL with a reason for one that is unknown, -EPERM for one that only root may give.
+ * Reads change no atime here, and the mount says so; what set-id bits and device nodes of other
+ * devices mean, they mean with -o posix only.
  */
 int mount_options(const char *fsname, const char *user, bool root, bool allow_other,
 	struct buf *ret, struct err *err) must_check;
+/* Whether "posix" is among the user's options. */
+bool mount_is_posix(const char *user);
 /* Whether this user may let others in: root, or user_allow_other in /etc/fuse.conf. */
 bool mount_may_allow_other(void);
 

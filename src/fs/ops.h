@@ -6,8 +6,7 @@
  * call of file.h or tree.h runs:
  *	session.open_lock	read: an open from "which instance" to "it is open"; write: the
  *				decision that a remote change makes about an open instance
- *	dir_handle.lock		one walk of an open directory
- *	session.handles_lock, invalidator.lock, waits.lock, inodes.lock		leaves
+ *	session.handles_lock, and the locks of invalidator, waits, seeks, inodes: leaves
  */
 #ifndef VARVE_OPS_H
 #define VARVE_OPS_H
@@ -21,26 +20,45 @@
 #include <stdatomic.h>
 
 struct invalidator;
+struct loop;
+struct seeks;
 struct waits;
+
+/*
+ * Whose the files are on this mount. A drive is one person's on each of his devices, where he has
+ * another number each time: so they are the mounting user's. Root runs programs that give files
+ * away and look whether it worked (tar, rsync, dpkg), so to him the owner of what was made or given
+ * away on this very device shows; what comes from elsewhere is his. -o posix: as it is stored.
+ */
+enum owners {
+	OWNERS_MINE,
+	OWNERS_HERE,
+	OWNERS_STORED,
+};
 
 struct session {
 	struct session_options o;
+	enum owners owners;
+	bool acls; /* numbers in them mean something only where owners are shown */
 	char *fsname;
 	char *cache_dir;
 	char *dir; /* where it is mounted */
 	struct fuse_session *fuse;
 	struct inodes *inodes;
 	struct invalidator *invalidator;
+	struct loop *loop;
 	struct waits *waits;
+	struct fsyncs *fsyncs;
+	struct seeks *seeks;
 	pthread_rwlock_t open_lock;
 	pthread_mutex_t handles_lock;
 	struct handle *handles; /* what is open; the kernel does not close it when it is gone */
-	struct dir_handle *dir_handles; /* likewise; their walks hold the store open */
+	bool may_skip_opendir; /* the kernel can do without */
 	_Atomic uint64_t names_changed; /* counts what may make a directory's snapshot old */
 	_Atomic uint64_t remote_changes; /* counts what came from elsewhere */
-	pthread_mutex_t run_lock; /* the four below; leaf */
+	_Atomic uint64_t capabilities; /* counts xattrs security.capability that were set */
+	pthread_mutex_t run_lock; /* the three below; leaf */
 	pthread_cond_t run_changed;
-	pthread_t run_thread;
 	bool running;
 	enum { STOP_NONE, STOP_UNDER_WAY, STOP_DONE } stop;
 };
@@ -54,6 +72,8 @@ static inline struct session *session_of(fuse_req_t req)
 struct handle {
 	struct file *file;
 	uint64_t id; /* the FUSE id that it was opened by */
+	bool may_map; /* pages of it can be mapped and written to */
+	_Atomic uint64_t no_capability; /* privileges_count() when it had none, and one */
 	struct handle *prev, *next; /* session.handles */
 };
 
@@ -72,6 +92,12 @@ void node_overlay(struct session *s, struct node *n);
 /* Tells the live instance, if there is one, what the tree says of the node now. */
 void node_tell_instance(struct session *s, const struct node *n);
 void node_refresh_instance(struct session *s, uint64_t node);
+
+/*
+ * What a write or a truncation takes away besides set-id bits: the file's capabilities. `h` may be
+ * NULL.
+ */
+int drop_capability(struct session *s, fuse_ino_t id, struct handle *h) must_check;
 
 /* setattr as FUSE says it; *ret is the node as it is then. */
 int node_setattr(struct session *s, fuse_ino_t id, const struct stat *attr, int to_set,
@@ -120,7 +146,6 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t id_in, off_t offset_in,
 /* Opens the node for a handle: as the reply to open and create needs it. */
 int handle_open(struct session *s, fuse_ino_t id, uint64_t node, struct handle **ret) must_check;
 void handle_close(struct session *s, struct handle *h);
-void dir_handles_free(struct session *s);
 /* What open and create tell the kernel about caching. */
 void file_open_flags(struct session *s, struct fuse_file_info *fi, struct handle *h);
 

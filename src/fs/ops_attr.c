@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* lookup, forget, getattr, setattr, readlink. */
+#include "fs/acl.h"
 #include "fs/invalidate.h"
 #include "fs/reply.h"
 
@@ -218,6 +219,45 @@ static int setattr_size(
 	return truncate_by_id(s, id, (uint64_t)attr->st_size);
 }
 
+/*
+ * The files are the mounting user's and nobody else's: to give one away does not work, as on other
+ * file systems that know no owners. To "give" it to him changes nothing.
+ */
+static int setattr_owner_mine(
+	const struct session *s, const struct node *n, const struct node_attr *a, uint32_t *mask)
+{
+	if ((*mask & ATTR_UID && a->uid != reply_uid(s, n)) ||
+		(*mask & ATTR_GID && a->gid != reply_gid(s, n)))
+		return -EPERM;
+	if (*mask & (ATTR_UID | ATTR_GID))
+		*mask |= ATTR_CTIME;
+	*mask &= ~(uint32_t)(ATTR_UID | ATTR_GID);
+	return 0;
+}
+
+/* One of the two was given: both are this device's from now on. */
+static int setattr_owner(
+	const struct session *s, const struct node *before, struct node *n, uint32_t *mask)
+{
+	if (!(*mask & (ATTR_UID | ATTR_GID)))
+		return 0;
+	if (s->owners == OWNERS_MINE) {
+		int r = setattr_owner_mine(s, before, &n->attr, mask);
+
+		n->attr.uid = before->attr.uid;
+		n->attr.gid = before->attr.gid;
+		if (*mask & ATTR_CTIME)
+			n->attr.ctime_ns = clock_real_ns();
+		return r;
+	}
+	if (!(*mask & ATTR_UID))
+		n->attr.uid = reply_uid(s, before);
+	if (!(*mask & ATTR_GID))
+		n->attr.gid = reply_gid(s, before);
+	*mask |= ATTR_UID | ATTR_GID;
+	return 0;
+}
+
 /* A node without a name: the tree has nothing to change. */
 static int setattr_orphan(struct session *s, struct node *n, uint32_t mask)
 {
@@ -226,11 +266,51 @@ static int setattr_orphan(struct session *s, struct node *n, uint32_t mask)
 	return inodes_orphan_put(s->inodes, n);
 }
 
+static bool same_bytes(const struct buf *a, const struct buf *b)
+{
+	return a->len == b->len && !memcmp(a->data, b->data, a->len);
+}
+
+/* chmod of a node with an access ACL: the two go on saying the same. 1 when there was one. */
+static int setattr_acl(struct session *s, struct node *n, uint32_t mask)
+{
+	_cleanup_buf_ struct buf value = { 0 }, changed = { 0 };
+	struct xattr_edit edit = { { (const uint8_t *)ACL_ACCESS, strlen(ACL_ACCESS) } };
+	struct node_attr attr = n->attr;
+	struct acl acl;
+	int r = -ENODATA;
+
+	if (mask & ATTR_MODE && n->has_xattrs)
+		r = tree_getxattr(s->o.tree, n->id, edit.name, &value);
+	if (r == 0 && acl_decode((struct slice){ value.data, value.len }, &acl) < 0)
+		r = -ENODATA;
+	if (r < 0)
+		return r == -ENODATA ? 0 : r;
+	if (acl.n == 0)
+		return 0;
+	acl_chmod(&acl, attr.mode);
+	r = acl_encode(&acl, &changed);
+	edit.value = (struct slice){ changed.data, changed.len };
+	if (r == 0 && same_bytes(&value, &changed))
+		return 0;
+	if (r == 0)
+		r = tree_setattr_xattr(s->o.tree, n->id, mask, &attr, &edit, n);
+	return r < 0 ? r : 1;
+}
+
+static int setattr_tree(struct session *s, struct node *n, uint32_t mask)
+{
+	struct node_attr attr = n->attr;
+	int r = setattr_acl(s, n, mask);
+
+	return r ? MIN(r, 0) : tree_setattr(s->o.tree, n->id, mask, &attr, n);
+}
+
 static int setattr_node(struct session *s, const struct node *before, uint32_t mask)
 {
 	_cleanup_file_ struct file *f = NULL;
 	struct node n = *before;
-	int r = tree_setattr(s->o.tree, n.id, mask, &before->attr, &n);
+	int r = setattr_tree(s, &n, mask);
 
 	if (r == -ENOENT)
 		r = setattr_orphan(s, &n, mask);
@@ -245,19 +325,23 @@ static int setattr_node(struct session *s, const struct node *before, uint32_t m
 int node_setattr(struct session *s, fuse_ino_t id, const struct stat *attr, int to_set,
 	struct fuse_file_info *fi, struct node *ret)
 {
+	struct node before, n;
 	uint32_t mask;
-	struct node n;
 	int r = 0;
 
 	if (to_set & FUSE_SET_ATTR_SIZE)
 		r = setattr_size(s, id, attr, fi);
 	if (r == 0)
-		r = node_by_id(s, id, &n);
+		r = node_by_id(s, id, &before);
 	if (r < 0)
 		return r;
+	n = before;
 	mask = setattr_mask(attr, to_set, &n.attr);
-	if (mask)
+	r = setattr_owner(s, &before, &n, &mask);
+	if (r == 0 && mask)
 		r = setattr_node(s, &n, mask);
+	if (r == 0 && to_set & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		r = drop_capability(s, id, NULL);
 	return r < 0 ? r : node_by_id(s, id, ret);
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range. */
+#include "fs/fsyncs.h"
 #include "fs/invalidate.h"
+#include "fs/loop.h"
 #include "fs/reply.h"
+#include "fs/seeks.h"
 #include "fs/waits.h"
 
 #include "bounds.h"
@@ -40,6 +43,8 @@ void handle_close(struct session *s, struct handle *h)
 	pthread_mutex_lock(&s->handles_lock);
 	DL_DELETE(s->handles, h);
 	pthread_mutex_unlock(&s->handles_lock);
+	if (h->may_map)
+		file_add_mappers(h->file, -1);
 	file_closed(h->file);
 	file_unref(h->file);
 	free(h);
@@ -53,6 +58,9 @@ static bool flags_write(int flags)
 void file_open_flags(struct session *s, struct fuse_file_info *fi, struct handle *h)
 {
 	fi->fh = (uintptr_t)h;
+	h->may_map = (fi->flags & O_ACCMODE) == O_RDWR;
+	if (h->may_map)
+		file_add_mappers(h->file, 1);
 	/* Pages of an old content must not mix with what this handle reads. */
 	fi->keep_cache = !invalidator_contents_wait(s->invalidator);
 	fi->noflush = !flags_write(fi->flags);
@@ -84,7 +92,9 @@ static int open_truncate(fuse_req_t req, struct handle *h, struct fuse_file_info
 	int r;
 
 	file_node_attr(h->file, &n);
-	r = file_truncate(h->file, 0);
+	r = drop_capability(s, h->id, h);
+	if (r == 0)
+		r = file_truncate(h->file, 0);
 	if (r < 0 || !clears_suid(req, fi) || !(n.attr.mode & (S_ISUID | S_ISGID)))
 		return r;
 	r = node_setattr(s, h->id, &none, FUSE_SET_ATTR_KILL_SUID, NULL, &n);
@@ -131,6 +141,9 @@ static int write_checked(fuse_req_t req, struct handle *h, const char *p, size_t
 		return -EFBIG;
 	if (clear)
 		file_node_attr(h->file, &before);
+	r = drop_capability(session_of(req), h->id, h);
+	if (r < 0)
+		return r;
 	r = file_write(h->file, (uint64_t)offset, p, size, clear);
 	if (r >= 0 && clear)
 		suid_cleared(session_of(req), h->id, &before);
@@ -162,7 +175,13 @@ void op_release(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 
 void op_fsync(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_info *fi)
 {
-	reply_error(req, file_fsync(handle_of(fi)->file));
+	struct session *s = session_of(req);
+	struct file *f = handle_of(fi)->file;
+
+	if (file_fsync_begin(f) && fsyncs_add(s->fsyncs, req))
+		return;
+	loop_may_wait();
+	reply_error(req, file_fsync(f));
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t length,
@@ -182,33 +201,24 @@ void op_fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t l
 
 void op_lseek(fuse_req_t req, fuse_ino_t id, off_t offset, int whence, struct fuse_file_info *fi)
 {
-	int64_t r;
-
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		r = -EINVAL;
+		reply_error(req, -EINVAL);
 	else if (offset < 0)
-		r = -ENXIO;
+		reply_error(req, -ENXIO);
 	else
-		r = file_seek(handle_of(fi)->file, (uint64_t)offset, whence);
-	if (r < 0)
-		reply_error(req, (int)r);
-	else
-		fuse_reply_lseek(req, r);
+		seeks_ask(session_of(req)->seeks, req, handle_of(fi), (uint64_t)offset, whence);
 }
 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t id_in, off_t offset_in,
 	struct fuse_file_info *fi_in, fuse_ino_t id_out, off_t offset_out,
 	struct fuse_file_info *fi_out, size_t length, int flags)
 {
-	uint64_t end;
 	int64_t r;
 
 	/* The reply has 32 bits for the count. */
 	length = MIN(length, (size_t)GIB);
 	if (flags != 0 || offset_in < 0 || offset_out < 0)
 		r = -EINVAL;
-	else if (!add_fits((uint64_t)offset_out, length, &end) || end > FILE_BYTES_MAX)
-		r = -EFBIG;
 	else
 		r = file_copy_range(handle_of(fi_in)->file, (uint64_t)offset_in,
 			handle_of(fi_out)->file, (uint64_t)offset_out, length);

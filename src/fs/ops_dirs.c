@@ -4,71 +4,32 @@
 
 #include <errno.h>
 #include <string.h>
-#include <utlist.h>
 
 /*
  * Offsets that the kernel sees: 0 the start, 1 behind ".", 2 behind "..", and DIR_FIRST +
  * a place of the tree behind each name.
+ *
+ * A name keeps its place whatever comes and goes beside it, so nothing is remembered of who lists
+ * a directory: no handle, and the kernel need not ask for one. It goes on in its own copy of a
+ * listing wherever another one had come to, also in a newer copy, and asks us from a place on that
+ * its copy does not have any more.
  */
 #define DIR_FIRST 2
 
-struct dir_handle {
-	pthread_mutex_t lock;
-	uint64_t node;
-	struct tree_dir *walk; /* opened at the first read: listings come mostly from the kernel */
-	uint64_t place; /* where the walk stands */
-	uint64_t names_changed; /* the session's count when the walk looked */
-	bool gone; /* removed: nothing to list */
-	bool held; /* `pending` was read and did not fit into the last answer */
-	struct tree_dirent pending;
-	struct dir_handle *prev, *next; /* session.dir_handles */
-};
-
-static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
-{
-	return (struct dir_handle *)(uintptr_t)fi->fh;
-}
-
-static void dir_handle_free(struct session *s, struct dir_handle *d)
-{
-	pthread_mutex_lock(&s->handles_lock);
-	DL_DELETE(s->dir_handles, d);
-	pthread_mutex_unlock(&s->handles_lock);
-	tree_closedir(d->walk);
-	pthread_mutex_destroy(&d->lock);
-	free(d);
-}
-
-void dir_handles_free(struct session *s)
-{
-	while (s->dir_handles)
-		dir_handle_free(s, s->dir_handles);
-}
-
+/* From then on the kernel opens directories, and keeps their listings, without a word. */
 void op_opendir(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 {
-	struct session *s = session_of(req);
-	struct dir_handle *d = calloc(1, sizeof *d);
-
-	if (!d) {
-		reply_error(req, -ENOMEM);
+	if (session_of(req)->may_skip_opendir) {
+		reply_error(req, -ENOSYS);
 		return;
 	}
-	d->node = inodes_node(s->inodes, id);
-	pthread_mutex_init(&d->lock, NULL);
-	pthread_mutex_lock(&s->handles_lock);
-	DL_PREPEND(s->dir_handles, d);
-	pthread_mutex_unlock(&s->handles_lock);
-	fi->fh = (uintptr_t)d;
 	fi->cache_readdir = 1;
 	fi->keep_cache = 1;
-	if (fuse_reply_open(req, fi) < 0)
-		dir_handle_free(s, d);
+	fuse_reply_open(req, fi);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 {
-	dir_handle_free(session_of(req), dir_handle_of(fi));
 	reply_error(req, 0);
 }
 
@@ -77,32 +38,12 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t id, int datasync, struct fuse_file_i
 	reply_error(req, tree_sync(session_of(req)->o.tree));
 }
 
-/* Brings the walk to `place`; at 0 it looks anew. */
-static int walk_to(struct session *s, struct dir_handle *d, uint64_t place)
-{
-	int r = 0;
-
-	if (d->walk && place != 0 && place == d->place)
-		return 0;
-	d->held = false;
-	if (place == 0 || !d->walk)
-		d->names_changed = atomic_load(&s->names_changed);
-	if (!d->walk)
-		r = tree_opendir(s->o.tree, d->node, &d->walk);
-	else if (place == 0)
-		r = tree_seekdir(d->walk, 0);
-	d->gone = r == -ENOENT;
-	if (r == 0 && place != 0)
-		r = tree_seekdir(d->walk, place);
-	d->place = place;
-	return d->gone ? 0 : r;
-}
-
 /* An answer under way. */
 struct listing {
 	fuse_req_t req;
 	struct session *s;
-	struct dir_handle *dir;
+	uint64_t dir;
+	uint64_t names_changed; /* the session's count before the walk began */
 	char *p;
 	size_t n;
 	size_t size;
@@ -119,10 +60,10 @@ static int entry_node(struct listing *l, const struct tree_dirent *e, struct nod
 	struct session *s = l->s;
 	int r;
 
-	if (atomic_load(&s->names_changed) == l->dir->names_changed)
+	if (atomic_load(&s->names_changed) == l->names_changed)
 		r = tree_get(s->o.tree, e->node, ret);
 	else
-		r = tree_lookup(s->o.tree, l->dir->node, e->name, ret);
+		r = tree_lookup(s->o.tree, l->dir, e->name, ret);
 	if (r > 0)
 		node_overlay(s, ret);
 	return r;
@@ -145,24 +86,23 @@ static void listing_put(
 }
 
 /* "." and "..", which the kernel wants by number only. */
-static int listing_dots(struct listing *l, off_t *offset)
+static void listing_dots(struct listing *l, off_t *offset)
 {
-	uint64_t parent = l->dir->node;
+	uint64_t parent = l->dir;
 	struct fuse_entry_param e = { 0 };
 
 	if (*offset == 0 && !l->full) {
-		e.attr = (struct stat){ .st_ino = l->dir->node, .st_mode = S_IFDIR };
+		e.attr = (struct stat){ .st_ino = l->dir, .st_mode = S_IFDIR };
 		listing_put(l, ".", &e, 1);
 		*offset = 1;
 	}
 	if (*offset == 1 && !l->full) {
-		if (tree_parent(l->s->o.tree, l->dir->node, &parent) < 0)
-			parent = l->dir->node;
+		if (tree_parent(l->s->o.tree, l->dir, &parent) < 0)
+			parent = l->dir;
 		e.attr = (struct stat){ .st_ino = parent, .st_mode = S_IFDIR };
 		listing_put(l, "..", &e, DIR_FIRST);
 		*offset = DIR_FIRST;
 	}
-	return 0;
 }
 
 static int listing_entry(struct listing *l, const struct tree_dirent *d)
@@ -188,53 +128,44 @@ static int listing_entry(struct listing *l, const struct tree_dirent *d)
 	return 0;
 }
 
-static int listing_names(struct listing *l)
+static int listing_names(struct listing *l, struct tree_dir *walk)
 {
-	struct dir_handle *d = l->dir;
+	struct tree_dirent d;
 	int r = 0;
 
-	while (r == 0 && !l->full && !d->gone) {
-		if (!d->held) {
-			r = tree_readdir(d->walk, &d->pending);
-			if (r <= 0)
-				break;
-		}
-		d->held = true;
-		r = listing_entry(l, &d->pending);
-		if (r == 0 && !l->full) {
-			d->place = d->pending.next;
-			d->held = false;
-		}
+	while (!l->full && (r = tree_readdir(walk, &d)) > 0) {
+		r = listing_entry(l, &d);
+		if (r < 0)
+			break;
 	}
 	return r;
 }
 
 static int listing_fill(struct listing *l, off_t offset)
 {
-	uint64_t place;
-	int r;
+	_cleanup_(tree_closedir_p) struct tree_dir *walk = NULL;
+	int r = offset < 0 ? -EINVAL : tree_opendir(l->s->o.tree, l->dir, &walk);
 
-	if (offset < 0)
-		return -EINVAL;
-	place = offset <= DIR_FIRST ? 0 : (uint64_t)offset - DIR_FIRST;
-	SCOPED_LOCK(&l->dir->lock);
-	r = walk_to(l->s, l->dir, place);
+	/* Removed: nothing to list. */
 	if (r < 0)
-		return r;
-	if (!l->dir->gone)
-		listing_dots(l, &offset);
-	r = listing_names(l);
+		return r == -ENOENT ? 0 : r;
+	listing_dots(l, &offset);
+	r = tree_seekdir(walk, (uint64_t)offset - DIR_FIRST);
+	if (r == 0)
+		r = listing_names(l, walk);
 	/* What was found before an error is an answer; the error comes with the next call. */
-	return l->n > 0 ? 0 : r;
+	return l->n > 0 ? 0 : MIN(r, 0);
 }
 
-static void list(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi, bool plus)
+static void list(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, bool plus)
 {
 	_cleanup_free_ char *p = malloc(size);
+	struct session *s = session_of(req);
 	struct listing l = {
 		.req = req,
-		.s = session_of(req),
-		.dir = dir_handle_of(fi),
+		.s = s,
+		.dir = inodes_node(s->inodes, id),
+		.names_changed = atomic_load(&s->names_changed),
 		.p = p,
 		.size = size,
 		.plus = plus,
@@ -249,11 +180,11 @@ static void list(fuse_req_t req, size_t size, off_t offset, struct fuse_file_inf
 
 void op_readdir(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	list(req, size, offset, fi, false);
+	list(req, id, size, offset, false);
 }
 
 void op_readdirplus(
 	fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	list(req, size, offset, fi, true);
+	list(req, id, size, offset, true);
 }

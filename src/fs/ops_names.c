@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* create, mknod, mkdir, symlink, link, unlink, rmdir, rename. */
+#include "fs/acl.h"
 #include "fs/reply.h"
 
 #include "bounds.h"
+#include "fault.h"
 
 #include <errno.h>
 #include <linux/fs.h>
@@ -17,53 +19,107 @@ static int name_check(const char *name, struct slice *ret)
 	return name_valid(*ret) ? 0 : -EINVAL;
 }
 
+/* A node to be made, and the ACLs that it starts with. */
+struct making {
+	struct node_init init;
+	struct xattr acls[2];
+	struct buf access, inherited;
+};
+
+static void making_done(struct making *m)
+{
+	buf_done(&m->access);
+	buf_done(&m->inherited);
+}
+
+static void making_add(struct making *m, const char *name, const struct buf *value)
+{
+	m->acls[m->init.n_xattrs++] = (struct xattr){
+		.name = { (const uint8_t *)name, strlen(name) },
+		.value = { value->data, value->len },
+	};
+	m->init.xattrs = m->acls;
+}
+
+/* What a directory's default ACL gives. 1, 0: it has none. */
+static int inherit(struct session *s, uint64_t dir, struct making *m)
+{
+	struct slice name = { (const uint8_t *)ACL_DEFAULT, strlen(ACL_DEFAULT) };
+	struct acl acl;
+	int r = tree_getxattr(s->o.tree, dir, name, &m->inherited);
+
+	if (r < 0)
+		return r == -ENODATA ? 0 : r;
+	if (acl_decode((struct slice){ m->inherited.data, m->inherited.len }, &acl) < 0)
+		return -EIO;
+	if (acl.n == 0)
+		return 0;
+	if (acl_inherit(&acl, &m->init.mode)) {
+		r = acl_encode(&acl, &m->access);
+		making_add(m, ACL_ACCESS, &m->access);
+	}
+	if (S_ISDIR(m->init.mode))
+		making_add(m, ACL_DEFAULT, &m->inherited);
+	return r < 0 ? r : 1;
+}
+
+/* It takes the place of the umask, which the kernel leaves to us for this reason. */
+static int permissions_for(fuse_req_t req, const struct node *dir, struct making *m)
+{
+	int r = 0;
+
+	if (S_ISLNK(m->init.mode))
+		return 0;
+	if (dir->has_xattrs)
+		r = inherit(session_of(req), dir->id, m);
+	if (r == 0)
+		m->init.mode &= ~(uint32_t)(fuse_req_ctx(req)->umask & 0777);
+	return MIN(r, 0);
+}
+
 /*
  * Owner and group as on any Linux file system: a set-group-id directory hands down its group,
- * and to directories the bit too. The kernel has applied the umask.
+ * and to directories the bit too.
  */
-static int init_for(fuse_req_t req, uint64_t parent, mode_t mode, dev_t rdev, struct node_init *ret)
+static int init_for(fuse_req_t req, uint64_t parent, struct making *m)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct session *s = session_of(req);
 	struct node dir;
-	int r = tree_get(session_of(req)->o.tree, parent, &dir);
+	int r = tree_get(s->o.tree, parent, &dir);
 
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
-	*ret = (struct node_init){
-		.mode = mode,
-		.uid = ctx->uid,
-		.gid = ctx->gid,
-		.rdev = rdev,
-	};
+	m->init.uid = ctx->uid;
+	m->init.gid = ctx->gid;
 	if (dir.attr.mode & S_ISGID) {
-		ret->gid = dir.attr.gid;
-		if (S_ISDIR(mode))
-			ret->mode |= S_ISGID;
+		m->init.gid = reply_gid(s, &dir);
+		if (S_ISDIR(m->init.mode))
+			m->init.mode |= S_ISGID;
 	}
-	return 0;
+	return permissions_for(req, &dir, m);
 }
 
-static int make(fuse_req_t req, fuse_ino_t parent_id, const char *name, struct node_init *init,
-	struct node *ret)
+static int make(fuse_req_t req, fuse_ino_t parent_id, const char *name,
+	const struct node_init *init, struct node *ret)
 {
+	_cleanup_(making_done) struct making m = { .init = *init };
 	struct session *s = session_of(req);
 	uint64_t parent = inodes_node(s->inodes, parent_id);
-	struct slice target = init->target;
 	struct slice n;
 	int r = name_check(name, &n);
 
 	if (r == 0)
-		r = init_for(req, parent, init->mode, init->rdev, init);
+		r = init_for(req, parent, &m);
 	if (r < 0)
 		return r;
-	init->target = target;
-	r = tree_create(s->o.tree, parent, n, init, ret);
+	r = tree_create(s->o.tree, parent, n, &m.init, ret);
 	atomic_fetch_add(&s->names_changed, 1);
 	return r;
 }
 
 static void make_and_reply(
-	fuse_req_t req, fuse_ino_t parent, const char *name, struct node_init *init)
+	fuse_req_t req, fuse_ino_t parent, const char *name, const struct node_init *init)
 {
 	struct node n;
 	int r = make(req, parent, name, init, &n);
@@ -189,7 +245,7 @@ void op_link(fuse_req_t req, fuse_ino_t id, fuse_ino_t new_parent, const char *n
  * A name of the node went. When it was the last, what has it open goes on with the live
  * instance, and everything else with the attributes that are kept until the kernel forgets it.
  */
-static void victim_left(struct session *s, const struct victim *v)
+static void victim_left(struct session *s, struct victim *v)
 {
 	_cleanup_file_ struct file *f = NULL;
 	struct node n = v->node;
@@ -204,8 +260,9 @@ static void victim_left(struct session *s, const struct victim *v)
 		n.nlink = v->node.nlink;
 	}
 	/* Without memory for it, fstat() of what is open says ESTALE. */
-	if (n.nlink == 0 && inodes_orphan_put(s->inodes, &n) < 0)
-		return;
+	if (n.nlink == 0 && inodes_orphan_put(s->inodes, &n) == 0)
+		inodes_orphan_give_xattrs(s->inodes, n.id, &v->xattrs);
+	victim_done(v);
 }
 
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -216,6 +273,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r = tree_unlink(s->o.tree, inodes_node(s->inodes, parent), n, &v);
 
 	atomic_fetch_add(&s->names_changed, 1);
+	fault_instant("names.unlinked");
 	if (r == 0)
 		victim_left(s, &v);
 	reply_error(req, r);
@@ -229,11 +287,19 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r = tree_rmdir(s->o.tree, inodes_node(s->inodes, parent), n, &v);
 
 	atomic_fetch_add(&s->names_changed, 1);
-	if (r == 0) {
-		v.node.nlink = 0;
+	if (r == 0)
 		victim_left(s, &v);
-	}
 	reply_error(req, r);
+}
+
+static void node_moved(struct session *s, const struct node *n)
+{
+	_cleanup_file_ struct file *f = NULL;
+
+	if (!S_ISREG(n->attr.mode) || files_peek(s->o.files, n->id, &f) == 0)
+		return;
+	file_set_node(f, n);
+	file_moved(f);
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
@@ -241,7 +307,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 {
 	struct session *s = session_of(req);
 	struct slice from = { (const uint8_t *)name, strlen(name) };
-	struct victim v = { 0 };
+	struct renamed moved = { 0 };
 	struct slice to;
 	int r = name_check(new_name, &to);
 
@@ -250,12 +316,15 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		r = -EINVAL;
 	if (r == 0)
 		r = tree_rename(s->o.tree, inodes_node(s->inodes, parent), from,
-			inodes_node(s->inodes, new_parent), to, flags, &v);
+			inodes_node(s->inodes, new_parent), to, flags, &moved);
 	atomic_fetch_add(&s->names_changed, 1);
-	if (r == 0) {
-		if (S_ISDIR(v.node.attr.mode))
-			v.node.nlink = 0;
-		victim_left(s, &v);
+	fault_instant("names.renamed");
+	if (r == 0 && moved.node.id) {
+		node_moved(s, &moved.node);
+		if (flags & RENAME_EXCHANGE)
+			node_moved(s, &moved.victim.node);
+		else
+			victim_left(s, &moved.victim);
 	}
 	reply_error(req, r);
 }

@@ -235,13 +235,13 @@ static int hold_loc(struct held *h, const struct chunk_loc *loc)
 static int locate(
 	struct base_read *b, const struct manifest_entry *e, uint64_t end, struct chunk_loc *ret)
 {
-	int r = cache_locate(b->fs->cache, &e->id, ret);
+	int r = cache_locate_verified(b->fs->cache, &e->id, ret);
 
 	/* Again, when an eviction took it between the two. */
 	for (int tries = 0; r == 0 && tries < LOCATE_TRIES; tries++) {
 		r = require_range(b, e->offset, MAX(end, e->offset + 1));
 		if (r == 0)
-			r = cache_locate(b->fs->cache, &e->id, ret);
+			r = cache_locate_verified(b->fs->cache, &e->id, ret);
 	}
 	if (r == 0)
 		r = -EIO;
@@ -419,41 +419,4 @@ int file_read_plan(struct file *f, uint64_t offset, size_t n, const _Atomic int 
 	*ret = plan;
 	plan = (struct read_plan){ 0 };
 	return 0;
-}
-
-/* Whether the bytes at offset are a hole, and up to where that holds. */
-static bool is_hole_locked(struct file *f, uint64_t offset, uint64_t limit, uint64_t *ret_end)
-{
-	const struct manifest_entry *e;
-	struct span span;
-
-	file_span_locked(f, offset, limit, &span);
-	*ret_end = span.end;
-	if (span.kind != SPAN_BASE)
-		return span.kind == SPAN_ZERO;
-	e = manifest_at(f->base, manifest_find(f->base, offset));
-	*ret_end = MIN(span.end, e->offset + e->length);
-	return e->hole;
-}
-
-int64_t file_seek(struct file *f, uint64_t offset, int whence)
-{
-	uint64_t size, end;
-	int r;
-
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return -EINVAL;
-	SCOPED_LOCK(&f->lock);
-	size = f->attr.attr.size;
-	if (offset >= size)
-		return -ENXIO;
-	r = file_load_base_locked(f);
-	if (r < 0)
-		return r;
-	for (; offset < size; offset = end) {
-		if (is_hole_locked(f, offset, size, &end) == (whence == SEEK_HOLE))
-			return (int64_t)offset;
-	}
-	/* Every file ends with a hole, in this sense. */
-	return whence == SEEK_HOLE ? (int64_t)size : -ENXIO;
 }

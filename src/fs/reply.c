@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fs/reply.h"
 
+#include "bounds.h"
 #include "clock.h"
 #include "log.h"
 
 #include <errno.h>
 #include <unistd.h>
 
-#define STAT_BLOCK_BYTES 512
 /* As ext4 shows an empty directory; programs only look whether it is zero. */
 #define DIR_BYTES 4096
 
@@ -22,7 +22,22 @@ static struct timespec timespec_of(int64_t ns)
 	return ts;
 }
 
-void reply_stat(const struct node *n, struct stat *ret)
+static bool shows_owner(const struct session *s, const struct node *n)
+{
+	return s->owners == OWNERS_STORED || (s->owners == OWNERS_HERE && n->owner_here);
+}
+
+uint32_t reply_uid(const struct session *s, const struct node *n)
+{
+	return shows_owner(s, n) ? n->attr.uid : geteuid();
+}
+
+uint32_t reply_gid(const struct session *s, const struct node *n)
+{
+	return shows_owner(s, n) ? n->attr.gid : getegid();
+}
+
+void reply_stat(struct session *s, const struct node *n, struct stat *ret)
 {
 	const struct node_attr *a = &n->attr;
 
@@ -30,9 +45,8 @@ void reply_stat(const struct node *n, struct stat *ret)
 		.st_ino = n->id,
 		.st_mode = a->mode,
 		.st_nlink = n->nlink,
-		/* A drive that an ordinary user mounts is his; root sees owners as they are. */
-		.st_uid = geteuid() ? geteuid() : a->uid,
-		.st_gid = geteuid() ? getegid() : a->gid,
+		.st_uid = reply_uid(s, n),
+		.st_gid = reply_gid(s, n),
 		.st_rdev = a->rdev,
 		.st_size = S_ISDIR(a->mode) ? DIR_BYTES : (off_t)a->size,
 		.st_blksize = REPLY_BLOCK_BYTES,
@@ -40,8 +54,11 @@ void reply_stat(const struct node *n, struct stat *ret)
 		.st_mtim = timespec_of(a->mtime_ns),
 		.st_ctim = timespec_of(a->ctime_ns),
 	};
-	if (!S_ISLNK(a->mode))
-		ret->st_blocks = (ret->st_size + STAT_BLOCK_BYTES - 1) / STAT_BLOCK_BYTES;
+	if (S_ISLNK(a->mode))
+		return;
+	ret->st_blocks = (ret->st_size + STAT_BLOCK_BYTES - 1) / STAT_BLOCK_BYTES;
+	if (S_ISREG(a->mode))
+		ret->st_blocks -= (blkcnt_t)(MIN(n->holes, a->size) / STAT_BLOCK_BYTES);
 }
 
 void reply_entry_fill(struct session *s, const struct node *n, struct fuse_entry_param *ret)
@@ -51,7 +68,7 @@ void reply_entry_fill(struct session *s, const struct node *n, struct fuse_entry
 		.attr_timeout = REPLY_TIMEOUT_S,
 		.entry_timeout = REPLY_TIMEOUT_S,
 	};
-	reply_stat(n, &ret->attr);
+	reply_stat(s, n, &ret->attr);
 }
 
 void reply_entry_lost(struct session *s, const struct fuse_entry_param *e)
@@ -59,8 +76,25 @@ void reply_entry_lost(struct session *s, const struct fuse_entry_param *e)
 	inodes_entry_lost(s->inodes, e->ino);
 }
 
+/* Lines of the same kind are no news. */
+#define DAMAGE_LINE_MS 10000
+
+/* Rows that cannot be read: what programs know for that is EIO. */
+static int damage(void)
+{
+	static _Atomic int64_t next_ms;
+	int64_t now = clock_mono_ms(), next = atomic_load(&next_ms);
+
+	if (now >= next && atomic_compare_exchange_strong(&next_ms, &next, now + DAMAGE_LINE_MS))
+		log_error("the local store is damaged, and cannot be read in parts; varve umount, "
+			  "then varve doctor --repair");
+	return -EIO;
+}
+
 void reply_error(fuse_req_t req, int error)
 {
+	if (error == -EBADMSG)
+		error = damage();
 	fuse_reply_err(req, error < 0 ? -error : 0);
 }
 
@@ -85,7 +119,7 @@ void reply_attr(fuse_req_t req, const struct node *n)
 {
 	struct stat st;
 
-	reply_stat(n, &st);
+	reply_stat(session_of(req), n, &st);
 	fuse_reply_attr(req, &st, REPLY_TIMEOUT_S);
 }
 

@@ -14,7 +14,10 @@
 /* What programs should read and write at a time: several chunks, and a few requests. */
 #define REPLY_BLOCK_BYTES (256 * 1024)
 
-void reply_stat(const struct node *n, struct stat *ret);
+void reply_stat(struct session *s, const struct node *n, struct stat *ret);
+/* Whose the node is on this mount. */
+uint32_t reply_uid(const struct session *s, const struct node *n);
+uint32_t reply_gid(const struct session *s, const struct node *n);
 /* Fills in the node's current FUSE id, and counts it; reply_entry_lost() takes that back. */
 void reply_entry_fill(struct session *s, const struct node *n, struct fuse_entry_param *ret);
 void reply_entry_lost(struct session *s, const struct fuse_entry_param *e);

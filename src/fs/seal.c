@@ -114,6 +114,9 @@ static bool should_adopt(const struct staging *s)
 		return true;
 	if (s->fd < 0 || !s->logged || s->no_adopt)
 		return false;
+	/* Recovery may have to write its copies to the file, and a segment's bytes never change. */
+	if (s->copied)
+		return false;
 	runs = bytes_in_runs(s);
 	return runs >= ADOPT_MIN_BYTES && fstat(s->fd, &st) == 0 &&
 	       runs / ADOPT_SHARE_NUM * ADOPT_SHARE_DEN >= (uint64_t)st.st_blocks * 512;

@@ -5,12 +5,10 @@
 #include "bounds.h"
 #include "clock.h"
 #include "fault.h"
+#include "meta/sealed.h"
 
 #include <assert.h>
 #include <errno.h>
-
-/* How long an unlink takes from the tree to the instance, at the very most. */
-#define UNLINK_WAIT_MS 1000
 
 void file_lock_seal_locked(struct file *f)
 {
@@ -60,8 +58,12 @@ void files_settle(struct files *fs)
 {
 	_cleanup_free_ struct staging **all = NULL;
 	size_t n = take_unsettled(fs, &all);
-	int r = n ? tree_sync(fs->tree) : 0;
+	int r = n ? staging_log_sync(fs->dir->log) : 0;
 
+	if (n && r == 0)
+		r = tree_sync(fs->tree);
+	if (n)
+		fault_instant("seal.settle");
 	for (size_t i = 0; i < n; i++) {
 		/* Not durable: it waits for the next try. */
 		if (r < 0) {
@@ -71,6 +73,28 @@ void files_settle(struct files *fs)
 		staging_settle(all[i]);
 		staging_unref(all[i]);
 	}
+}
+
+static int forget_rows(struct files *fs, const uint64_t *ids, size_t n)
+{
+	_cleanup_batch_ struct batch *b = NULL;
+	int r = batch_new(fs->store, &b);
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		sealed_del(b, ids[i]);
+	return r < 0 ? r : store_commit(fs->store, b);
+}
+
+void files_tidy_rows(struct files *fs)
+{
+	_cleanup_free_ uint64_t *ids = NULL;
+	size_t n = staging_dir_take_over(fs->dir, &ids);
+	int r = n ? staging_log_sync(fs->dir->log) : 0;
+
+	for (size_t at = 0; at < n && r == 0; at += SEALED_ROWS_MAX)
+		r = forget_rows(fs, ids + at, MIN(n - at, (size_t)SEALED_ROWS_MAX));
+	/* Rows that stay are looked at, and removed, by the next start. */
+	(void)r;
 }
 
 /* The empty file has no content id in the tree. */
@@ -83,10 +107,12 @@ void file_sealed_locked(struct file *f, struct manifest *content, enum content_r
 	const struct node *node)
 {
 	struct node_attr had = f->attr.attr;
+	uint64_t holes = f->attr.holes;
 
 	manifest_unref(f->base);
 	f->base = manifest_ref(content);
 	f->base_content = content_id(content);
+	f->base_place = tree_place(f->fs->tree);
 	f->tree_changes++;
 	if (result != CONTENT_DROPPED) {
 		uint32_t nlink = f->attr.nlink;
@@ -99,6 +125,7 @@ void file_sealed_locked(struct file *f, struct manifest *content, enum content_r
 		if (f->seal_mode)
 			f->attr.attr.mode = had.mode;
 	}
+	f->attr.holes = holes;
 	f->attr.attr.size = had.size;
 	f->attr.attr.mtime_ns = had.mtime_ns;
 	f->attr.attr.ctime_ns = had.ctime_ns;
@@ -158,6 +185,9 @@ static void update_locked(struct file *f, struct content_update *u)
 	u->mode = s->mode;
 	u->home_parent = f->home_parent;
 	u->unlinked = f->unlinked;
+	u->known_entry = f->base_place.entry;
+	if (s->begun && s->logged)
+		u->stagings = staging_ids(s, &u->n_stagings);
 }
 
 static int copy_home_locked(struct file *f, struct buf *ret, struct content_update *u)
@@ -192,38 +222,7 @@ static void end_frozen_locked(struct file *f, const struct node *node)
 		files_unsettled(f->fs, s);
 	else
 		staging_unref(s);
-}
-
-/*
- * The node is not in the tree. Deleted elsewhere, it has to come back; deleted here, it must
- * not, and whoever unlinked it is about to say so: file_set_unlinked() follows tree_unlink().
- */
-static void wait_unlinked(struct file *f)
-{
-	int64_t at = clock_mono_ns() + UNLINK_WAIT_MS * NS_PER_MS;
-	struct timespec until = { at / NS_PER_S, at % NS_PER_S };
-
-	SCOPED_LOCK(&f->lock);
-	while (!f->unlinked && pthread_cond_timedwait(&f->changed, &f->lock, &until) == 0)
-		;
-}
-
-static int put_update(struct file *f, struct content_update *u, enum content_result *ret_result,
-	struct node *ret_node)
-{
-	int r;
-
-	/* Before the thread runs there is no mount that could unlink: recovery does not wait. */
-	u->must_exist = f->fs->thread_started;
-	r = tree_put_content(f->fs->tree, u, ret_result, ret_node);
-	if (r != -ENOENT || !u->must_exist)
-		return r;
-	wait_unlinked(f);
-	pthread_mutex_lock(&f->lock);
-	u->unlinked = f->unlinked;
-	pthread_mutex_unlock(&f->lock);
-	u->must_exist = false;
-	return tree_put_content(f->fs->tree, u, ret_result, ret_node);
+	file_count_holes_locked(f);
 }
 
 /* The content went into no row of the tree: what it needs stays for as long as this instance. */
@@ -235,6 +234,12 @@ static void keep_hold_locked(struct file *f, struct cache_hold **hold)
 	*hold = old;
 }
 
+/* Zeros that were written have become holes: what the kernel remembers of the size is old. */
+static bool takes_other_room(const struct file *f, uint64_t holes)
+{
+	return f->attr.holes / STAT_BLOCK_BYTES != holes / STAT_BLOCK_BYTES && !f->unlinked;
+}
+
 static int put_held(
 	struct file *f, struct manifest *content, struct batch *batch, struct cache_hold **hold)
 {
@@ -242,6 +247,8 @@ static int put_held(
 	_cleanup_buf_ struct buf name = { 0 };
 	enum content_result result = CONTENT_DROPPED;
 	struct node node = { 0 };
+	uint64_t holes;
+	bool room;
 	int r;
 
 	pthread_mutex_lock(&f->lock);
@@ -251,18 +258,23 @@ static int put_held(
 	if (r == 0)
 		r = fault_point("seal.before-put");
 	if (r == 0)
-		r = put_update(f, &u, &result, &node);
+		r = tree_put_content(f->fs->tree, &u, &result, &node);
 	if (r < 0)
 		return r;
 	/* Killed here, recovery seals the same bytes again, which changes nothing. */
 	r = fault_point("seal.after-put");
 	(void)r;
-	SCOPED_LOCK(&f->lock);
+	pthread_mutex_lock(&f->lock);
+	holes = f->attr.holes;
 	if (result == CONTENT_DROPPED)
 		keep_hold_locked(f, hold);
 	file_sealed_locked(f, content, result, &node);
 	mend_times_locked(f, &u);
 	end_frozen_locked(f, result == CONTENT_DROPPED ? &f->attr : &node);
+	room = takes_other_room(f, holes);
+	pthread_mutex_unlock(&f->lock);
+	if (room)
+		tree_tell_attr(f->fs->tree, f->node);
 	return 0;
 }
 
@@ -295,8 +307,8 @@ static void settle_state_locked(struct file *f, int error)
 	int64_t now = clock_mono_ms();
 
 	f->retry_ms = error < 0 ? now + SEAL_RETRY_MS : 0;
-	if (f->unlinked && f->frozen)
-		staging_forget(f->frozen);
+	if (f->unlinked && f->frozen && staging_forget(f->frozen))
+		files_unsettled(f->fs, staging_ref(f->frozen));
 	if (f->unlinked || (!f->active && !f->frozen))
 		file_mark_clean_locked(f);
 	else if (error == 0)
@@ -382,6 +394,20 @@ static int sync_stagings(struct staging_sync *syncs, size_t n)
 			first = r;
 	}
 	return first;
+}
+
+bool file_fsync_begin(struct file *f)
+{
+	SCOPED_LOCK(&f->lock);
+	if (f->unlinked || f->tree_changes != f->tree_synced)
+		return false;
+	return (!f->frozen || staging_sync_by_log(f->frozen)) &&
+	       (!f->active || staging_sync_by_log(f->active));
+}
+
+int files_sync_log(struct files *fs)
+{
+	return staging_log_sync(fs->dir->log);
 }
 
 int file_fsync(struct file *f)

@@ -16,6 +16,26 @@ static void wait_tick(struct files *fs)
 	pthread_cond_timedwait(&fs->wake, &fs->lock, &until);
 }
 
+/* Old bytes that a seal would read, cut and store again; nothing when there are none. */
+static int64_t old_bytes_locked(const struct file *f)
+{
+	uint64_t places = f->active->map.count;
+
+	if (digest_is_zero(&f->base_content))
+		return 0;
+	return (int64_t)MIN(places * SEAL_PLACE_BYTES, f->attr.attr.size);
+}
+
+static bool is_due_locked(const struct file *f, int64_t now)
+{
+	int64_t old = old_bytes_locked(f);
+
+	return now - f->written_ms >= MAX(SEAL_IDLE_MS, old / (int64_t)SEAL_OLD_IDLE_MS_BYTES) ||
+	       now - f->dirty_since_ms >=
+		       MAX(SEAL_DIRTY_MS, old / (int64_t)SEAL_OLD_DIRTY_MS_BYTES) ||
+	       f->active->map.staged_bytes >= SEAL_BYTES;
+}
+
 static bool is_due(struct file *f, int64_t now)
 {
 	SCOPED_LOCK(&f->lock);
@@ -25,9 +45,7 @@ static bool is_due(struct file *f, int64_t now)
 		return true;
 	if (!f->active)
 		return f->frozen;
-	return f->open_count == 0 || now - f->written_ms >= SEAL_IDLE_MS ||
-	       now - f->dirty_since_ms >= SEAL_DIRTY_MS ||
-	       f->active->map.staged_bytes >= SEAL_BYTES;
+	return f->open_count == 0 || is_due_locked(f, now);
 }
 
 static void seal_due(struct files *fs)
@@ -45,12 +63,15 @@ static void seal_due(struct files *fs)
 		file_unref(all[i]);
 	}
 	files_settle(fs);
+	if (staging_dir_over(fs->dir) >= SEALED_ROWS_MAX)
+		files_tidy_rows(fs);
 }
 
 static void *run(void *arg)
 {
 	struct files *fs = arg;
 
+	thread_set_background();
 	pthread_mutex_lock(&fs->lock);
 	while (!fs->stopping) {
 		if (!fs->dirty && !fs->n_unsettled) {

@@ -2,26 +2,22 @@
 #include "fs/session.h"
 
 #include "fs/device.h"
+#include "fs/fsyncs.h"
 #include "fs/invalidate.h"
+#include "fs/loop.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
+#include "fs/seeks.h"
 #include "fs/waits.h"
 #include "bounds.h"
-#include "clock.h"
 #include "log.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
-/* Threads that answer the kernel; reads that wait for the network have others (waits.h). */
-#define THREADS_MAX 64
-#define THREADS_IDLE_MAX 16
 #define WRITE_BYTES_MAX (1 * MIB)
 #define BACKGROUND_MAX 128
-/* Of the real-time ones, which have no other meaning; used only while the loop runs. */
-#define WAKE_SIGNAL SIGRTMIN
-#define WAKE_AGAIN_MS 20
 
 /* libfuse says what went wrong in its log only. */
 static pthread_mutex_t said_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -47,11 +43,12 @@ static int libfuse_failed(struct err *err, int code, const char *what)
 
 static void op_init(void *ctx, struct fuse_conn_info *conn)
 {
+	struct session *s = ctx;
 	unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
 			  FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
 			  FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
 			  FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_SPLICE_WRITE |
-			  FUSE_CAP_SPLICE_MOVE;
+			  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_DONT_MASK;
 	/*
 	 * Not: a new mtime must not drop the pages that our own write filled; locks are the
 	 * kernel's; a write is taken from memory, where read(2) puts it with one copy.
@@ -59,7 +56,11 @@ static void op_init(void *ctx, struct fuse_conn_info *conn)
 	unsigned unwanted = FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE |
 			    FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_SPLICE_READ;
 
+	if (s->owners != OWNERS_MINE)
+		wanted |= FUSE_CAP_POSIX_ACL;
 	conn->want |= wanted & conn->capable;
+	s->acls = conn->want & FUSE_CAP_POSIX_ACL;
+	s->may_skip_opendir = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
 	conn->want &= ~unwanted;
 	conn->max_write = WRITE_BYTES_MAX;
 	conn->max_background = BACKGROUND_MAX;
@@ -128,6 +129,10 @@ static int session_parts(struct session *s)
 	if (r == 0)
 		r = waits_new(&s->waits);
 	if (r == 0)
+		r = fsyncs_new(s->o.files, &s->fsyncs);
+	if (r == 0)
+		r = seeks_new(s, &s->seeks);
+	if (r == 0)
 		r = invalidator_new(s, &s->invalidator);
 	return r;
 }
@@ -149,7 +154,10 @@ static int session_fuse(struct session *s, struct err *err)
 	fuse_set_log_func(libfuse_log);
 	s->fuse = fuse_session_new(&args, &operations, sizeof operations, s);
 	fuse_opt_free_args(&args);
-	return s->fuse ? 0 : libfuse_failed(err, EINVAL, "mount options");
+	if (!s->fuse)
+		return libfuse_failed(err, EINVAL, "mount options");
+	r = loop_new(s->fuse, &s->loop);
+	return r < 0 ? err_sys(err, -r, "mount") : 0;
 }
 
 int session_new(const struct session_options *o, struct session **ret, struct err *err)
@@ -160,6 +168,10 @@ int session_new(const struct session_options *o, struct session **ret, struct er
 	if (!s)
 		return err_sys(err, ENOMEM, "mount");
 	s->o = *o;
+	if (mount_is_posix(o->mount_options))
+		s->owners = OWNERS_STORED;
+	else
+		s->owners = geteuid() ? OWNERS_MINE : OWNERS_HERE;
 	pthread_rwlock_init(&s->open_lock, NULL);
 	pthread_mutex_init(&s->handles_lock, NULL);
 	pthread_mutex_init(&s->run_lock, NULL);
@@ -191,10 +203,12 @@ void session_free(struct session *s)
 	wait_for_stop(s);
 	invalidator_free(s->invalidator);
 	waits_free(s->waits);
+	fsyncs_free(s->fsyncs);
+	seeks_free(s->seeks);
 	while (s->handles)
 		handle_close(s, s->handles);
-	dir_handles_free(s);
 	inodes_free(s->inodes);
+	loop_free(s->loop);
 	/* A session that never ran may be mounted all the same: the mount must not outlive us. */
 	if (s->fuse) {
 		fuse_session_unmount(s->fuse);
@@ -229,51 +243,20 @@ int session_mount(struct session *s, const char *dir, struct err *err)
 	return 0;
 }
 
-static void woken(int signo)
-{
-}
-
-/*
- * libfuse's loop waits on a semaphore, and looks whether it shall end when a signal interrupts
- * that. The kernel offers nothing that would wake its threads.
- */
-static void wake_signal_on(struct sigaction *ret_old)
-{
-	struct sigaction act = { .sa_handler = woken };
-	sigset_t set;
-
-	sigemptyset(&act.sa_mask);
-	sigaction(WAKE_SIGNAL, &act, ret_old);
-	sigemptyset(&set);
-	sigaddset(&set, WAKE_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-}
-
 static void running_set(struct session *s, bool running)
 {
 	SCOPED_LOCK(&s->run_lock);
 	s->running = running;
-	s->run_thread = pthread_self();
 	pthread_cond_broadcast(&s->run_changed);
 }
 
 static int session_loop(struct session *s)
 {
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
-	struct sigaction old;
 	int r;
 
-	if (!config)
-		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
-	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE_MAX);
-	wake_signal_on(&old);
 	running_set(s, true);
-	r = fuse_session_loop_mt(s->fuse, config);
+	r = loop_run(s->loop);
 	running_set(s, false);
-	sigaction(WAKE_SIGNAL, &old, NULL);
-	fuse_loop_cfg_destroy(config);
 	return r;
 }
 
@@ -282,9 +265,13 @@ int session_run(struct session *s)
 	int r = invalidator_start(s->invalidator);
 
 	if (r == 0)
+		r = fsyncs_start(s->fsyncs);
+	if (r == 0)
 		r = session_loop(s);
 	invalidator_stop(s->invalidator);
+	seeks_stop(s->seeks);
 	waits_stop(s->waits);
+	fsyncs_stop(s->fsyncs);
 	fuse_session_unmount(s->fuse);
 	return r;
 }
@@ -304,22 +291,12 @@ static bool is_running(struct session *s)
 	return s->running;
 }
 
-/* A signal that comes just before the loop waits is lost: hence again, until it has ended. */
 static void end_loop(struct session *s)
 {
-	struct timespec until;
-
+	loop_stop(s->loop);
 	SCOPED_LOCK(&s->run_lock);
-	while (s->running) {
-		pthread_kill(s->run_thread, WAKE_SIGNAL);
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += WAKE_AGAIN_MS * NS_PER_MS;
-		if (until.tv_nsec >= NS_PER_S) {
-			until.tv_nsec -= NS_PER_S;
-			until.tv_sec++;
-		}
-		pthread_cond_timedwait(&s->run_changed, &s->run_lock, &until);
-	}
+	while (s->running)
+		pthread_cond_wait(&s->run_changed, &s->run_lock);
 }
 
 /* True for the first; session_free() waits until it has left. */
@@ -347,7 +324,7 @@ void session_stop(struct session *s)
 		write_back(s);
 	/* While requests are still answered: a notification may wait for one of them. */
 	invalidator_stop(s->invalidator);
-	fuse_session_exit(s->fuse);
+	seeks_stop(s->seeks);
 	waits_cancel(s->waits);
 	end_loop(s);
 	stop_leave(s);

@@ -32,7 +32,7 @@ void session_free(struct session *s);
 int session_mount(struct session *s, const char *dir, struct err *err) must_check;
 /*
  * Serves until unmounted or session_stop(). 0 or -errno. Unmounts before it returns, lazily when
- * the mount is busy. Takes SIGRTMIN for itself while it runs.
+ * the mount is busy.
  */
 int session_run(struct session *s) must_check;
 /*

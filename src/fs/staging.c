@@ -10,6 +10,12 @@
  * Power loss can keep a record and lose bytes of the staging file. So what an fsync promised is
  * noted (SYNCED), and after a new start of the system no later range is believed. And what an
  * fsync promised stays here, sealed or not, until the tree that has it is durable.
+ *
+ * Who writes little between two fsyncs gets his bytes into the log as well (COPY, behind the bytes
+ * in the file, as a RANGE is). As long as each write since the last sync of the staging file has
+ * its copy, a sync of the log is enough: after power loss, the records behind SYNCED up to the
+ * first whose bytes are in the file alone are written to the file again. A write without copy (it
+ * is *bare*) ends that until the file is synced, so that an old copy never comes to lie over it.
  */
 #include "fs/staging.h"
 
@@ -19,6 +25,7 @@
 #include "fs/behind.h"
 #include "io.h"
 #include "bounds.h"
+#include "workers.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -27,6 +34,8 @@
 
 /* The disk is asked for room this often: the store keeps more than that in reserve. */
 #define ROOM_CHECK_BYTES (4 * MIB)
+/* A staging file of this length may take longer to close than to hand to another thread. */
+#define CLOSE_BEHIND_BYTES (8 * MIB)
 
 int staging_dir_open(struct store *store, const char *path, struct staging_dir **ret)
 {
@@ -38,11 +47,12 @@ int staging_dir_open(struct store *store, const char *path, struct staging_dir *
 	d->store = store;
 	d->fd = -1;
 	d->next_id = 1;
+	pthread_mutex_init(&d->over_lock, NULL);
 	d->path = strdup(path);
 	r = d->path ? io_mkdirs(path, 0700) : -ENOMEM;
 	if (r == 0) {
 		d->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = d->fd < 0 ? -errno : 0;
+		r = d->fd < 0 ? -errno : workers_new(1, "varve-close", &d->closer);
 	}
 	if (r < 0) {
 		staging_dir_free(d);
@@ -56,9 +66,12 @@ void staging_dir_free(struct staging_dir *d)
 {
 	if (!d)
 		return;
+	workers_free(d->closer);
 	staging_log_free(d->log);
 	if (d->fd >= 0)
 		close(d->fd);
+	pthread_mutex_destroy(&d->over_lock);
+	free(d->over);
 	free(d->path);
 	free(d);
 }
@@ -120,6 +133,22 @@ static void unaccount(struct staging *s)
 	atomic_fetch_sub(&s->dir->staged_bytes, s->map.staged_bytes);
 }
 
+static void run_close(void *fd)
+{
+	close((int)(intptr_t)fd);
+}
+
+/*
+ * The last close of a removed file waits while the kernel writes it, which for 4 KiB here and
+ * there in a large one takes seconds: whoever closed the file in the mount must not.
+ */
+static void close_file(struct staging *s)
+{
+	if (s->fd_end < CLOSE_BEHIND_BYTES ||
+		workers_submit(s->dir->closer, run_close, (void *)(intptr_t)s->fd) < 0)
+		close(s->fd);
+}
+
 void staging_unref(struct staging *s)
 {
 	if (!s || atomic_fetch_sub(&s->refs, 1) > 1)
@@ -132,9 +161,10 @@ void staging_unref(struct staging *s)
 	if (s->segment)
 		segment_unref(s->segment);
 	else if (s->fd >= 0)
-		close(s->fd);
+		close_file(s);
 	overlay_done(&s->map);
 	buf_done(&s->begin);
+	free(s->replaced);
 	free(s);
 }
 
@@ -382,12 +412,54 @@ static int log_after_bytes(struct staging *s, uint64_t offset, size_t n, int64_t
 	return offset < s->fd_end ? log_records(s, &rec, 1) : 0;
 }
 
+/* Whether the log shall have this write's bytes, too. */
+static bool wants_copy(const struct staging *s, size_t n)
+{
+	return atomic_load(&s->promised) && s->logged && n <= STAGING_COPY_MAX &&
+	       s->since_sync + n <= STAGING_COPIED_MAX && s->bare == atomic_load(&s->synced_bare);
+}
+
+/* Behind the bytes in the file. Without room for it in the log the file has to be synced. */
+static bool log_copy(struct staging *s, uint64_t offset, const void *p, size_t n, int64_t time_ns)
+{
+	struct record rec = {
+		.kind = RECORD_COPY,
+		.a = offset,
+		.b = offset + n,
+		.time_ns = time_ns,
+		.payload = { p, n },
+	};
+
+	fault_instant("staging.before-copy");
+	if (log_records(s, &rec, 1) < 0)
+		return false;
+	s->copied = true;
+	return true;
+}
+
+/* Over bytes that are staged already. */
+static int write_again(struct staging *s, uint64_t offset, const void *p, size_t n, int64_t time_ns)
+{
+	bool copy = wants_copy(s, n);
+	int r;
+
+	/* Counted before, as a part of the bytes may get there. */
+	s->bare++;
+	r = write_bytes(s, offset, p, n);
+	if (r == 0 && copy && log_copy(s, offset, p, n, time_ns))
+		s->bare--;
+	return r;
+}
+
 static int write_file(struct staging *s, uint64_t offset, const void *p, size_t n, int64_t time_ns)
 {
+	bool copy;
 	int r;
 
 	if (overlay_is_staged(&s->map, offset, offset + n))
-		return write_bytes(s, offset, p, n);
+		return write_again(s, offset, p, n, time_ns);
+	copy = wants_copy(s, n);
+	s->bare++;
 	r = overlay_reserve(&s->map);
 	if (r == 0)
 		r = log_before_bytes(s, offset, time_ns);
@@ -395,7 +467,9 @@ static int write_file(struct staging *s, uint64_t offset, const void *p, size_t 
 		r = write_bytes(s, offset, p, n);
 	if (r == 0)
 		r = fault_point("staging.after-bytes");
-	if (r == 0)
+	if (r == 0 && copy && log_copy(s, offset, p, n, time_ns))
+		s->bare--;
+	else if (r == 0)
 		r = log_after_bytes(s, offset, n, time_ns);
 	if (r < 0)
 		return r;
@@ -418,6 +492,7 @@ int staging_write(struct staging *s, uint64_t offset, const void *p, size_t n, i
 	r = ask_room(s->dir, n);
 	if (r < 0)
 		return r;
+	s->since_sync += n;
 	if (s->fd < 0 && fits_memory(s, n))
 		return write_memory(s, offset, p, n, time_ns);
 	if (s->fd < 0) {
@@ -428,9 +503,14 @@ int staging_write(struct staging *s, uint64_t offset, const void *p, size_t n, i
 	return write_file(s, offset, p, n, time_ns);
 }
 
-/* Gives the blocks back; what remains there is never looked at, so a failure is harmless. */
+/*
+ * Gives the blocks back; what remains there is never looked at, so a failure is harmless. What an
+ * fsync promised must outlast a power loss that takes the record of these zeros.
+ */
 static void punch(struct staging *s, uint64_t start, uint64_t end)
 {
+	if (atomic_load(&s->promised))
+		return;
 	end = MIN(end, s->fd_end);
 	if (s->fd >= 0 && start < end &&
 		fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
@@ -514,153 +594,4 @@ int staging_read(const struct staging *s, uint64_t pos, void *p, size_t n)
 	}
 	r = io_pread_full(s->fd, p, n, pos);
 	return r == -ENODATA ? -EIO : r;
-}
-
-void staging_sync_begin(struct staging *s, struct staging_sync *ret)
-{
-	atomic_store(&s->promised, true);
-	*ret = (struct staging_sync){
-		.staging = staging_ref(s),
-		.logged = s->logged,
-		.fd = s->fd,
-		.n_records = s->n_records,
-		.end = s->fd_end,
-	};
-}
-
-/*
- * SYNCED follows the bytes: it must not be durable before them. A failed sync is never made good
- * by a later one that succeeds, since the kernel may have dropped the pages.
- */
-static int sync_file(const struct staging_sync *sync)
-{
-	struct staging *s = sync->staging;
-	struct record rec = {
-		.kind = RECORD_SYNCED,
-		.node = s->node,
-		.staging = s->id,
-		.a = sync->n_records,
-		.b = sync->end,
-	};
-	int r = atomic_load(&s->sync_error);
-
-	if (r == 0 && fdatasync(sync->fd) < 0) {
-		r = -errno;
-		atomic_store(&s->sync_error, r);
-	}
-	if (r < 0)
-		return r;
-	if (s->synced_records == sync->n_records && s->synced_end == sync->end)
-		return 0;
-	if (fsync(s->dir->fd) < 0)
-		return -errno;
-	r = fault_point("staging.before-synced");
-	return r < 0 ? r : staging_log_append(s->dir->log, &rec, 1, NULL);
-}
-
-int staging_sync(struct staging_sync *sync)
-{
-	_cleanup_staging_ struct staging *s = sync->staging;
-	int r = 0;
-
-	if (!sync->logged)
-		return 0;
-	if (sync->fd >= 0)
-		r = sync_file(sync);
-	if (r == 0)
-		r = staging_log_sync(s->dir->log);
-	if (r == 0 && sync->fd >= 0) {
-		s->synced_end = sync->end;
-		s->synced_records = sync->n_records;
-	}
-	return r;
-}
-
-/* Removes what is on disk; readers keep the descriptor. */
-static void remove_files(struct staging *s)
-{
-	char name[STAGING_NAME_BYTES];
-
-	if (s->fd >= 0 && s->logged && !s->segment) {
-		staging_file_name(s->id, false, name);
-		unlinkat(s->dir->fd, name, 0);
-	}
-	if (s->kept) {
-		staging_file_name(s->id, true, name);
-		unlinkat(s->dir->fd, name, 0);
-	}
-	s->kept = false;
-}
-
-static void finish(struct staging *s)
-{
-	assert(!s->ended);
-	remove_files(s);
-	unaccount(s);
-	if (s->begun && s->logged)
-		staging_log_unpin(s->dir->log, s->log_number);
-	s->ended = true;
-}
-
-bool staging_sealed(struct staging *s, uint64_t node, const struct digest *content)
-{
-	bool pending = atomic_load(&s->promised) && s->logged;
-	struct record rec = {
-		.kind = RECORD_SEALED,
-		.node = s->node,
-		.staging = s->id,
-		.a = node,
-		.b = pending,
-		.payload = { content->b, DIGEST_BYTES },
-	};
-	int r = 0;
-
-	/*
-	 * Without this record a crash makes recovery seal the same bytes again, which changes
-	 * nothing while the node has them: so a full disk may lose it.
-	 */
-	if (s->begun && s->logged)
-		r = staging_log_append(s->dir->log, &rec, 1, NULL);
-	(void)r;
-	if (!pending)
-		finish(s);
-	return pending;
-}
-
-void staging_settle(struct staging *s)
-{
-	staging_drop(s);
-}
-
-static void log_dropped(struct staging *s)
-{
-	struct record rec = { .kind = RECORD_DROPPED, .node = s->node, .staging = s->id };
-	int r = 0;
-
-	/* Lost, a crash brings back a deleted file's bytes, which the tree then drops. */
-	if (s->begun && s->logged)
-		r = staging_log_append(s->dir->log, &rec, 1, NULL);
-	(void)r;
-}
-
-void staging_drop(struct staging *s)
-{
-	log_dropped(s);
-	finish(s);
-}
-
-void staging_replaced(struct staging *s)
-{
-	finish(s);
-}
-
-void staging_forget(struct staging *s)
-{
-	if (!s->logged)
-		return;
-	log_dropped(s);
-	remove_files(s);
-	if (s->begun)
-		staging_log_unpin(s->dir->log, s->log_number);
-	s->logged = false;
 }

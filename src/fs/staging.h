@@ -16,7 +16,8 @@
  *
  * Threads: the caller (file.c) serializes all calls on one staging with the instance's lock;
  * only staging_ref/unref, staging_read() of a frozen one and staging_sync() are for any thread.
- * Fields are for reading by the folder; only staging.c writes them, unless it says otherwise.
+ * Fields are for reading by the folder; only staging.c and staging_end.c write them, unless it
+ * says otherwise.
  */
 #ifndef VARVE_STAGING_H
 #define VARVE_STAGING_H
@@ -24,6 +25,7 @@
 #include "fs/overlay.h"
 #include "fs/staging_log.h"
 #include "meta/cache.h"
+#include "meta/tree.h"
 
 #include <stdatomic.h>
 
@@ -32,6 +34,13 @@
  * and removing a file, and a file of less than HOLE_BLOCK bytes is a single chunk.
  */
 #define STAGING_SMALL_MAX (64 * KIB)
+/*
+ * Writes of up to STAGING_COPY_MAX go to the staging file and with their bytes to the log, when
+ * an fsync has been there and no more than STAGING_COPIED_MAX was written since: one sync of the
+ * log, which all share, then stands for one of each file.
+ */
+#define STAGING_COPY_MAX (32 * KIB)
+#define STAGING_COPIED_MAX (256 * KIB)
 /* What all small stagings may hold in memory together; beyond, new bytes go to files. */
 #define STAGING_MEMORY_MAX (64 * MIB)
 
@@ -43,20 +52,31 @@ struct staging_dir {
 	char *path;
 	struct store *store;
 	struct staging_log *log;
+	struct workers *closer; /* one thread: frees large files' blocks */
 	_Atomic uint64_t next_id;
 	_Atomic uint64_t memory_bytes;
 	_Atomic uint64_t staged_bytes;
 	_Atomic uint64_t unchecked_bytes; /* accepted since the disk was asked for room */
+	pthread_mutex_t over_lock;
+	uint64_t *over; /* ids of which the log says that they are over */
+	size_t n_over, over_capacity;
 };
 
 int staging_dir_open(struct store *store, const char *path, struct staging_dir **ret) must_check;
 void staging_dir_free(struct staging_dir *d);
+/*
+ * Stagings that the log does not bring back any more, once it is synced: their rows in sealed.h
+ * can go. The list is the caller's to free.
+ */
+size_t staging_dir_over(struct staging_dir *d);
+size_t staging_dir_take_over(struct staging_dir *d, uint64_t **ret);
 
 /* What a staging begins with; it is what recovery knows about it. */
 struct staging_begin {
 	uint64_t id; /* 0: a new one */
 	uint64_t node;
-	struct digest expected; /* the content below */
+	struct digest expected; /* the content below, */
+	struct tree_place below; /* and when the tree had it */
 	uint64_t previous; /* the staging below that is not sealed yet, 0 for none */
 	uint64_t replaces; /* the staging that ends with this one's begin, 0 for none */
 	bool from_zero; /* the file was cut to no bytes: nothing below shows */
@@ -84,11 +104,19 @@ struct staging {
 	bool logged; /* false: of an unlinked file, a crash may take it */
 	bool begun; /* its begin is in the log */
 	bool ended;
+	bool held; /* let go by who wrote it, and on disk until staging_settle(), */
+	bool held_file; /* with its file */
+	uint64_t *replaced; /* ids that end with this one, as the log says, its own last; or NULL */
+	size_t n_replaced;
 	uint64_t log_number; /* where it begins */
 	struct buf begin; /* encoded, until it is in the log */
 	uint64_t n_records; /* behind the begin, SYNCED not counted */
 	_Atomic uint64_t synced_records; /* what the last SYNCED record said */
 	_Atomic uint64_t synced_end;
+	uint64_t bare; /* writes to the staging file without a copy in the log; */
+	_Atomic uint64_t synced_bare; /* so many of them are durable */
+	bool copied; /* the log has, or had, copies */
+	uint64_t since_sync; /* bytes written */
 	atomic_int sync_error; /* of the staging file, for good */
 	atomic_bool promised; /* an fsync returned, or will */
 	/* Written by seal.c: */
@@ -144,9 +172,15 @@ struct staging_sync {
 	int fd;
 	uint64_t n_records;
 	uint64_t end;
+	uint64_t bare;
 };
 void staging_sync_begin(struct staging *s, struct staging_sync *ret);
 int staging_sync(struct staging_sync *sync) must_check;
+/*
+ * The same where staging_log_sync() alone makes it durable: true, and that has to follow. False:
+ * there is more to be done.
+ */
+bool staging_sync_by_log(struct staging *s) must_check;
 
 /*
  * It is sealed as this content of this node, visible and not durable. One that an fsync has
@@ -154,12 +188,17 @@ int staging_sync(struct staging_sync *sync) must_check;
  */
 bool staging_sealed(struct staging *s, uint64_t node, const struct digest *content);
 void staging_settle(struct staging *s);
-/* Nobody wants it any more. */
-void staging_drop(struct staging *s);
-/* Another staging's begin has said that it replaces this one. */
-void staging_replaced(struct staging *s);
-/* From now on it is for those who have it open: a crash may take it. */
-void staging_forget(struct staging *s);
+/* Another staging's begin has said that it replaces this one. True as of staging_sealed(). */
+bool staging_replaced(struct staging *s);
+/* To be said to the new one, before its begin is logged. */
+int staging_replaces(struct staging *s, const struct staging *old) must_check;
+/* The ids of which a seal is the end; valid as long as the staging. */
+const uint64_t *staging_ids(const struct staging *s, size_t *ret_n);
+/*
+ * The node was deleted: from now on it is for those who have it open, and a crash may take it.
+ * True as of staging_sealed(): the deletion may not be durable yet.
+ */
+bool staging_forget(struct staging *s);
 
 /* "f-ID", the staging file; "k-ID", its second name while it is being adopted. */
 #define STAGING_NAME_BYTES 32
@@ -172,11 +211,12 @@ int staging_begin_encode(const struct staging_begin *b, struct buf *ret) must_ch
 int staging_begin_decode(const struct record *r, struct staging_begin *ret) must_check;
 /*
  * Does what the records say to a new staging, without logging it. `fd` is its staging file, or
- * -1; `end` is how far that is believed. Takes fd on success. -EBADMSG when records contradict
- * each other.
+ * -1; `end` is how far that is believed. The file was not synced after the first `rewrite`
+ * records: the others count up to the first whose bytes are in the file alone, and the bytes that
+ * they have are written to it. Takes fd on success. -EBADMSG when records contradict each other.
  */
-int staging_replay(
-	struct staging *s, const struct record *records, size_t n, int fd, uint64_t end) must_check;
+int staging_replay(struct staging *s, const struct record *records, size_t n, int fd, uint64_t end,
+	size_t rewrite) must_check;
 int staging_restate(struct staging *s, const struct staging_begin *begin) must_check;
 
 #endif

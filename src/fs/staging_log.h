@@ -33,8 +33,11 @@ enum record_kind { /* stored: only append */
 	RECORD_SYNCED = 10, /* of a staging file: the first a records, and its bytes up to b */
 	RECORD_SEALED = 11, /* payload: content id; on node a; b: not durable before DROPPED */
 	RECORD_DROPPED = 12, /* nothing of it is wanted any more */
+	RECORD_COPY = 13, /* as RANGE; payload: its bytes, so that they need not be synced */
+
+	RECORD_DAMAGED = 0, /* never stored: what was here is lost; its staging, if that is known */
 };
-#define RECORD_KIND_LAST RECORD_DROPPED
+#define RECORD_KIND_LAST RECORD_COPY
 
 struct record {
 	enum record_kind kind;
@@ -81,12 +84,13 @@ struct log_header {
 	bool supersedes; /* older files count no more */
 	bool unfinished; /* neither this file counts nor any newer one */
 	uint8_t boot_id[BOOT_ID_BYTES]; /* of the system that wrote it */
+	uint64_t damaged; /* records so far that are damaged, the header counted */
 };
 /* This system's; all zero when it cannot be told. */
 void staging_boot_id(uint8_t ret[BOOT_ID_BYTES]);
 /*
- * Reads the file of that number, calling visit for each whole record; the first that is not
- * whole ends it. 1, 0 when even the header is not whole (nothing was ever accepted into it),
+ * Reads the file of that number, calling visit for each whole record, and once for each run of
+ * damage. 1, 0 when even the header is not whole (nothing was ever accepted into it),
  * -errno, or what visit returned below 0.
  */
 int staging_log_read(int dir_fd, uint64_t number, struct log_header *ret,

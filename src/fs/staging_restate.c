@@ -13,7 +13,9 @@
  *	 80  8  parent of the home name
  *	 88  4  length of the home name
  *	 92  4  length of the manifest
- *	 96     home name, manifest
+ *	 96  8  the tree's newest entry when the content below came from it
+ *	104  8  its cursor then
+ *	112     home name, manifest
  */
 #include "fs/staging.h"
 
@@ -21,10 +23,12 @@
 #include "bytes.h"
 #include "clock.h"
 #include "fault.h"
+#include "io.h"
 
 #include <errno.h>
+#include <unistd.h>
 
-#define BEGIN_BYTES 96
+#define BEGIN_BYTES 112
 #define BEGIN_FROM_ZERO 1
 
 int staging_begin_encode(const struct staging_begin *b, struct buf *ret)
@@ -43,6 +47,8 @@ int staging_begin_encode(const struct staging_begin *b, struct buf *ret)
 	put_le64(h + 80, b->home_parent);
 	put_le32(h + 88, (uint32_t)b->home_name.n);
 	put_le32(h + 92, (uint32_t)b->manifest.n);
+	put_le64(h + 96, b->below.entry);
+	put_le64(h + 104, b->below.cursor);
 	r = buf_append(ret, h, sizeof h);
 	if (r == 0)
 		r = buf_append(ret, b->home_name.p, b->home_name.n);
@@ -73,6 +79,7 @@ int staging_begin_decode(const struct record *r, struct staging_begin *ret)
 		.mtime_ns = (int64_t)get_le64(h + 64),
 		.ctime_ns = (int64_t)get_le64(h + 72),
 		.home_parent = get_le64(h + 80),
+		.below = { get_le64(h + 96), get_le64(h + 104) },
 		.home_name = { h + BEGIN_BYTES, name },
 		.manifest = { h + BEGIN_BYTES + name, manifest },
 	};
@@ -90,7 +97,7 @@ static int set_extent(struct staging *s, uint64_t start, uint64_t end, enum exte
 }
 
 /* What lay in memory lies in the file, at the offsets it has in the file. */
-static int replay_promote(struct staging *s, int fd)
+static int replay_promote(struct staging *s, int fd, bool rewrite)
 {
 	struct overlay map = s->map;
 	struct extent e;
@@ -101,8 +108,12 @@ static int replay_promote(struct staging *s, int fd)
 	atomic_fetch_sub(&s->dir->staged_bytes, map.staged_bytes);
 	s->map = (struct overlay){ 0 };
 	s->fd = fd;
-	for (uint64_t at = 0; r == 0 && overlay_find(&map, at, &e); at = e.end)
-		r = set_extent(s, e.start, e.end, e.kind);
+	for (uint64_t at = 0; r == 0 && overlay_find(&map, at, &e); at = e.end) {
+		if (rewrite && e.kind == EXTENT_STAGED)
+			r = io_pwrite_full(fd, s->bytes.data + e.pos, e.end - e.start, e.start);
+		if (r == 0)
+			r = set_extent(s, e.start, e.end, e.kind);
+	}
 	overlay_done(&map);
 	atomic_fetch_sub(&s->dir->memory_bytes, s->bytes.len);
 	buf_done(&s->bytes);
@@ -118,7 +129,21 @@ static int replay_tail(struct staging *s, uint64_t start, uint64_t end)
 	return r;
 }
 
-static int replay_bytes(struct staging *s, const struct record *r)
+static int replay_copy(struct staging *s, const struct record *r, bool rewrite)
+{
+	int e = 0;
+
+	if (s->fd < 0 || r->a >= r->b || r->b > FILE_BYTES_MAX)
+		return -EBADMSG;
+	if (rewrite && r->payload.n != r->b - r->a)
+		return -EBADMSG;
+	if (rewrite)
+		e = io_pwrite_full(s->fd, r->payload.p, r->payload.n, r->a);
+	s->size = MAX(s->size, r->b);
+	return e < 0 ? e : set_extent(s, r->a, r->b, EXTENT_STAGED);
+}
+
+static int replay_bytes(struct staging *s, const struct record *r, bool rewrite)
 {
 	switch (r->kind) {
 	case RECORD_WRITE:
@@ -131,6 +156,8 @@ static int replay_bytes(struct staging *s, const struct record *r)
 			return -EBADMSG;
 		s->size = MAX(s->size, r->b);
 		return set_extent(s, r->a, r->b, EXTENT_STAGED);
+	case RECORD_COPY:
+		return replay_copy(s, r, rewrite);
 	case RECORD_TAIL:
 		if (s->fd < 0 || (r->a < r->b && r->b > FILE_BYTES_MAX))
 			return -EBADMSG;
@@ -146,7 +173,7 @@ static int replay_bytes(struct staging *s, const struct record *r)
 	}
 }
 
-static int replay_one(struct staging *s, const struct record *r, int fd)
+static int replay_one(struct staging *s, const struct record *r, int fd, bool rewrite)
 {
 	if (r->time_ns && r->kind != RECORD_TIMES)
 		s->mtime_ns = s->ctime_ns = r->time_ns;
@@ -164,22 +191,35 @@ static int replay_one(struct staging *s, const struct record *r, int fd)
 		s->mode = (uint32_t)r->a & 07777;
 		return 0;
 	case RECORD_PROMOTE:
-		return replay_promote(s, fd);
+		return replay_promote(s, fd, rewrite);
 	default:
-		return replay_bytes(s, r);
+		return replay_bytes(s, r, rewrite);
 	}
 }
 
-int staging_replay(struct staging *s, const struct record *records, size_t n, int fd, uint64_t end)
+/* Of a record behind the last sync of the staging file: whether what it says is there. */
+static bool has_bytes(const struct staging *s, const struct record *r, uint64_t end)
+{
+	if (r->kind == RECORD_TAIL && r->a < r->b)
+		return overlay_is_staged(&s->map, MAX(r->a, MIN(end, r->b)), r->b);
+	return r->kind != RECORD_RANGE;
+}
+
+int staging_replay(struct staging *s, const struct record *records, size_t n, int fd, uint64_t end,
+	size_t rewrite)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < n && r == 0; i++)
-		r = replay_one(s, &records[i], fd);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		if (i >= rewrite && !has_bytes(s, &records[i], end))
+			break;
+		r = replay_one(s, &records[i], fd, i >= rewrite);
+	}
 	if (r == 0 && s->fd >= 0 && s->tail < MIN(end, FILE_BYTES_MAX))
 		r = replay_tail(s, s->tail, MIN(end, FILE_BYTES_MAX));
 	s->tail = STAGING_NO_TAIL;
 	s->fd_end = end;
+	s->bare = fd >= 0;
 	/* On failure the descriptor stays the caller's. */
 	if (r < 0)
 		s->fd = -1;
@@ -221,6 +261,34 @@ static int restate_extents(struct staging *s)
 	return 0;
 }
 
+/*
+ * What an fsync promised may be durable by records that the new log does not have: by SYNCED, by
+ * copies, or by what lay in memory before it went to the file.
+ */
+static int restate_synced(struct staging *s)
+{
+	struct record rec = {
+		.kind = RECORD_SYNCED,
+		.node = s->node,
+		.staging = s->id,
+		.a = s->n_records,
+		.b = s->fd_end,
+	};
+	int r;
+
+	if (s->fd < 0 || !s->promised)
+		return 0;
+	if (fdatasync(s->fd) < 0)
+		return -errno;
+	r = staging_log_append(s->dir->log, &rec, 1, NULL);
+	if (r < 0)
+		return r;
+	s->synced_records = s->n_records;
+	s->synced_end = s->fd_end;
+	s->synced_bare = s->bare;
+	return 0;
+}
+
 int staging_restate(struct staging *s, const struct staging_begin *begin)
 {
 	struct record last[2] = {
@@ -251,5 +319,5 @@ int staging_restate(struct staging *s, const struct staging_begin *begin)
 		r = staging_log_append(s->dir->log, &last[i], 1, NULL);
 		s->n_records++;
 	}
-	return r;
+	return r < 0 ? r : restate_synced(s);
 }

@@ -16,6 +16,7 @@ struct ack {
 	struct batch *b;
 	uint64_t last;
 	uint64_t count;
+	struct deaths *deaths;
 };
 
 /* One row of what the server has, below a row that a later entry changed. */
@@ -73,7 +74,7 @@ static int below_put_node(struct ack *a, struct below *bl, const struct node_rec
 
 static int ack_link(struct ack *a, uint64_t parent, struct slice name, uint64_t node, uint32_t type)
 {
-	struct row_key k = key_child(parent, name);
+	struct row_key k = key_link(parent, name);
 	uint8_t row[LINK_ROW_BYTES];
 	struct below bl;
 	int r = below_get(a, CF_LINK, &k, &bl);
@@ -125,28 +126,19 @@ static int ack_xattr(struct ack *a, uint64_t node, struct slice name, const stru
 	return below_put(a, &bl, (struct slice){ row, ROW_HEAD + value->n });
 }
 
-static void node_manifest(struct node_rec *rec, const struct outbox_entry *e)
-{
-	rec->tag &= (uint8_t)~NODE_INLINE_MANIFEST;
-	rec->payload = (struct slice){ 0 };
-	if ((e->tag & OUTBOX_MANIFEST) && rec->attr.size) {
-		rec->tag |= NODE_INLINE_MANIFEST;
-		rec->payload = e->manifest;
-	}
-}
-
 /* What the change does to the attributes that the server has of its node. */
-static void node_change(struct node_rec *rec, const struct outbox_entry *e)
+static int node_change(struct ack *a, struct node_rec *rec, const struct outbox_entry *e)
 {
 	const struct change *c = &e->change;
 
 	switch (c->kind) {
 	case CHANGE_WRITE:
 		attr_write(&rec->attr, &c->attr);
-		node_manifest(rec, e);
-		break;
+		return entry_get_manifest(a->v, e, rec);
 	case CHANGE_SETATTR:
 		attr_merge(&rec->attr, &c->attr, c->mask);
+		if (c->mask & (ATTR_UID | ATTR_GID))
+			rec->tag |= NODE_OWNER_HERE;
 		break;
 	case CHANGE_SETXATTR:
 		rec->tag |= NODE_HAS_XATTRS;
@@ -161,6 +153,7 @@ static void node_change(struct node_rec *rec, const struct outbox_entry *e)
 	case CHANGE_RENAME:
 		break;
 	}
+	return 0;
 }
 
 static int ack_node(struct ack *a, const struct outbox_entry *e)
@@ -175,8 +168,23 @@ static int ack_node(struct ack *a, const struct outbox_entry *e)
 	r = node_decode(bl.rec.row, &rec);
 	if (r < 0)
 		return r;
-	node_change(&rec, e);
-	return below_put_node(a, &bl, &rec);
+	r = node_change(a, &rec, e);
+	return r < 0 ? r : below_put_node(a, &bl, &rec);
+}
+
+/* A node whose names changed, and that is still there. */
+static int ack_touch(struct ack *a, const struct outbox_entry *e, uint64_t node)
+{
+	struct row_key k = key_id(node);
+	struct node_rec rec;
+	struct below bl;
+	int r = below_get(a, CF_NODE, &k, &bl);
+
+	if (r <= 0 || !bl.rec.present)
+		return MIN(r, 0);
+	r = node_decode(bl.rec.row, &rec);
+	rec.attr.ctime_ns = e->change.time_ns;
+	return r < 0 ? r : below_put_node(a, &bl, &rec);
 }
 
 static int ack_death(struct ack *a, uint64_t node)
@@ -212,12 +220,13 @@ static int ack_dead_xattrs(struct ack *a, uint64_t node)
 	return r;
 }
 
-static int ack_dead(struct ack *a, const struct outbox_entry *e, uint64_t node)
+/* A name of the node went. */
+static int ack_dropped(struct ack *a, const struct outbox_entry *e, uint64_t node)
 {
 	int r;
 
 	if (!(e->tag & OUTBOX_DIED))
-		return 0;
+		return ack_touch(a, e, node);
 	r = ack_death(a, node);
 	return r < 0 ? r : ack_dead_xattrs(a, node);
 }
@@ -233,9 +242,10 @@ static int ack_create(struct ack *a, const struct outbox_entry *e)
 	if (r > 0) {
 		attr_normalize(&rec.attr, c->target.n);
 		if (S_ISREG(rec.attr.mode))
-			node_manifest(&rec, e);
-		rec.tag |= c->n_xattrs ? NODE_HAS_XATTRS : 0;
-		r = below_put_node(a, &bl, &rec);
+			r = entry_get_manifest(a->v, e, &rec);
+		rec.tag |= (uint8_t)(NODE_OWNER_HERE | (c->n_xattrs ? NODE_HAS_XATTRS : 0));
+		if (r >= 0)
+			r = below_put_node(a, &bl, &rec);
 	}
 	for (size_t i = 0; i < c->n_xattrs && r >= 0; i++)
 		r = ack_xattr(a, c->node, c->xattrs[i].name, &c->xattrs[i].value);
@@ -255,7 +265,11 @@ static int ack_rename(struct ack *a, const struct outbox_entry *e)
 		r = ack_link(a, c->parent, c->name, exchange ? c->victim : 0, other);
 	if (r == 0)
 		r = ack_link(a, c->new_parent, c->new_name, c->node, type);
-	return r == 0 && c->victim && !exchange ? ack_dead(a, e, c->victim) : r;
+	if (r == 0)
+		r = ack_touch(a, e, c->node);
+	if (r < 0 || !c->victim)
+		return r;
+	return exchange ? ack_touch(a, e, c->victim) : ack_dropped(a, e, c->victim);
 }
 
 /* mtime and ctime that the names imply. A later explicit change has them folded in already. */
@@ -301,7 +315,7 @@ static int ack_change(struct ack *a, const struct outbox_entry *e)
 		return r < 0 ? r : ack_node(a, e);
 	case CHANGE_UNLINK:
 		r = ack_link(a, c->parent, c->name, 0, 0);
-		return r < 0 ? r : ack_dead(a, e, c->node);
+		return r < 0 ? r : ack_dropped(a, e, c->node);
 	case CHANGE_RENAME:
 		return ack_rename(a, e);
 	case CHANGE_SETXATTR:
@@ -330,15 +344,19 @@ static int ack_entry(void *ctx, struct outbox_entry *e)
 	if (r == 0 && e->change.kind == CHANGE_RENAME)
 		r = ack_dir(a, e, e->change.new_parent);
 	batch_del(a->b, CF_OUTBOX, k.b, k.n);
+	deaths_note(a->deaths, e);
 	a->count++;
 	return r;
 }
 
 int ack_entries(struct tree *t, struct view *v, uint64_t last, struct batch *b, uint64_t *ret_count)
 {
-	struct ack a = { .v = v, .b = b, .last = last };
-	int r = outbox_each(t, last, ack_entry, &a);
+	_cleanup_free_ struct deaths *deaths = calloc(1, sizeof *deaths);
+	struct ack a = { .v = v, .b = b, .last = last, .deaths = deaths };
+	int r = deaths ? outbox_each(t, last, ack_entry, &a) : -ENOMEM;
 
+	if (r == 0)
+		r = deaths_put(t, b, deaths);
 	if (r == 0)
 		*ret_count = a.count;
 	return r;

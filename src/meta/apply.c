@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "meta/apply.h"
+#include "meta/tree_internal.h"
 
 #include <errno.h>
 #include <sys/stat.h>
@@ -48,14 +48,24 @@ static int node_of(struct view *v, uint64_t id, struct node_rec *ret)
 	return r == 0 ? -ENOENT : MIN(r, 0);
 }
 
-static void set_manifest(struct node_rec *rec, const struct outbox_entry *e)
+int entry_get_manifest(struct view *v, const struct outbox_entry *e, struct node_rec *rec)
 {
+	struct slice bytes = { 0 };
+	int r = 0;
+
 	rec->tag &= (uint8_t)~NODE_INLINE_MANIFEST;
 	rec->payload = (struct slice){ 0 };
 	if ((e->tag & OUTBOX_MANIFEST) && rec->attr.size) {
 		rec->tag |= NODE_INLINE_MANIFEST;
-		rec->payload = e->manifest;
+		rec->payload = bytes = e->manifest;
+	} else if ((e->tag & OUTBOX_CONTENT) && rec->attr.size) {
+		/* Gone already when a later write has replaced it. */
+		r = manifest_load(v, rec, &bytes);
+		if (r < 0 && r != -ENOENT)
+			return r;
 	}
+	rec->holes = bytes.p ? manifest_holes_encoded(bytes.p, bytes.n) : 0;
+	return 0;
 }
 
 static int apply_create(struct view *v, struct outbox_entry *e)
@@ -66,7 +76,8 @@ static int apply_create(struct view *v, struct outbox_entry *e)
 
 	attr_normalize(&rec.attr, c->target.n);
 	if (S_ISREG(rec.attr.mode))
-		set_manifest(&rec, e);
+		r = entry_get_manifest(v, e, &rec);
+	rec.tag |= NODE_OWNER_HERE;
 	if (c->n_xattrs)
 		rec.tag |= NODE_HAS_XATTRS;
 	for (size_t i = 0; i < c->n_xattrs && r == 0; i++)
@@ -84,7 +95,9 @@ static int apply_write(struct view *v, struct outbox_entry *e)
 	if (r < 0)
 		return r;
 	attr_write(&rec.attr, &e->change.attr);
-	set_manifest(&rec, e);
+	r = entry_get_manifest(v, e, &rec);
+	if (r < 0)
+		return r;
 	return view_put_node(v, e->change.node, &rec, e->number);
 }
 
@@ -106,6 +119,8 @@ static int apply_setattr(struct view *v, const struct soft_times *soft, struct o
 		return r;
 	fold_soft(soft, e->change.node, &rec);
 	attr_merge(&rec.attr, &e->change.attr, e->change.mask);
+	if (e->change.mask & (ATTR_UID | ATTR_GID))
+		rec.tag |= NODE_OWNER_HERE;
 	return view_put_node(v, e->change.node, &rec, e->number);
 }
 
@@ -123,36 +138,54 @@ static int apply_link(struct view *v, struct outbox_entry *e)
 	return view_put_node(v, c->node, &rec, e->number);
 }
 
+/* Names of the node changed, and it is still there. */
+static int touch_node(
+	struct view *v, const struct soft_times *soft, uint64_t node, const struct outbox_entry *e)
+{
+	struct node_rec rec;
+	int r = node_of(v, node, &rec);
+
+	if (r < 0)
+		return r;
+	fold_soft(soft, node, &rec);
+	rec.attr.ctime_ns = e->change.time_ns;
+	return view_put_node(v, node, &rec, e->number);
+}
+
 /* A name was taken from the node: dies with its last. */
-static int drop_name(
-	struct view *v, uint64_t parent, struct slice name, uint64_t node, struct outbox_entry *e)
+static int drop_name(struct view *v, const struct soft_times *soft, uint64_t parent,
+	struct slice name, uint64_t node, struct outbox_entry *e)
 {
 	struct node_rec rec;
 	int r = view_set_link(v, parent, name, 0, e->number);
 
 	if (r == 0)
 		r = node_of(v, node, &rec);
-	if (r < 0 || rec.links)
+	if (r < 0)
 		return r;
+	if (rec.links)
+		return touch_node(v, soft, node, e);
 	e->tag |= OUTBOX_DIED;
 	return view_kill_node(v, node, e->number);
 }
 
-static int apply_rename(struct view *v, struct outbox_entry *e)
+static int apply_rename(struct view *v, const struct soft_times *soft, struct outbox_entry *e)
 {
 	const struct change *c = &e->change;
 	bool exchange = c->flags & CHANGE_FLAG_EXCHANGE;
 	int r = 0;
 
 	if (c->victim && !exchange)
-		r = drop_name(v, c->new_parent, c->new_name, c->victim, e);
+		r = drop_name(v, soft, c->new_parent, c->new_name, c->victim, e);
 	if (r == 0)
 		r = view_set_link(v, c->parent, c->name, 0, e->number);
 	if (r == 0)
 		r = view_set_link(v, c->new_parent, c->new_name, c->node, e->number);
 	if (r == 0 && exchange)
 		r = view_set_link(v, c->parent, c->name, c->victim, e->number);
-	return r;
+	if (r == 0)
+		r = touch_node(v, soft, c->node, e);
+	return r == 0 && exchange ? touch_node(v, soft, c->victim, e) : r;
 }
 
 static int stop_at_first(void *ctx, struct slice key, struct slice value)
@@ -195,9 +228,9 @@ int apply_entry(struct view *v, const struct soft_times *soft, struct outbox_ent
 	case CHANGE_LINK:
 		return apply_link(v, e);
 	case CHANGE_UNLINK:
-		return drop_name(v, c->parent, c->name, c->node, e);
+		return drop_name(v, soft, c->parent, c->name, c->node, e);
 	case CHANGE_RENAME:
-		return apply_rename(v, e);
+		return apply_rename(v, soft, e);
 	case CHANGE_SETXATTR:
 	case CHANGE_REMOVEXATTR:
 		return apply_xattr(v, soft, e);

@@ -86,7 +86,10 @@ static int forget_or_mark(struct cache *c, const struct digest *id, struct chunk
 		row->flags |= CHUNK_ROW_DAMAGED;
 		r = cache_put_row(b, id, row);
 	}
-	return r < 0 ? r : store_commit(c->store, b);
+	if (r == 0)
+		r = store_commit(c->store, b);
+	cache_forget_places(c);
+	return r;
 }
 
 /* Invariant 2, unless the chunk has another row by now. */
@@ -154,7 +157,10 @@ static int add_in_segment(struct cache *c, struct batch *b, const struct digest 
 	};
 	int r = cache_touch_segment(c, b, seg);
 
-	return r < 0 ? r : cache_put_row(b, id, &row);
+	if (r < 0)
+		return r;
+	cache_set_verified(c, row.segment, offset);
+	return cache_put_row(b, id, &row);
 }
 
 int cache_add(struct cache *c, struct batch *b, const struct digest *id, const void *p, size_t n,
@@ -318,10 +324,13 @@ int cache_read_chunk(struct cache *c, const struct digest *id, struct buf *ret)
 		return 0;
 	if (r > 0)
 		r = read_checked(&loc, id, ret);
+	if (r == 0 && loc.seg)
+		cache_set_verified(c, segment_id(loc.seg), loc.offset);
 	if (r == 0)
 		return 1;
 	if (r != -EBADMSG || seen.len == 0)
 		return r;
+	cache_note_damage(c, id, loc.flags & CACHE_ON_SERVER);
 	bad = row_is_bad(c, id, &seen);
 	return bad < 0 ? bad : -EBADMSG;
 }
@@ -372,7 +381,7 @@ int cache_unmark(struct cache *c, const struct digest *ids, size_t n)
 /* ---- opening and closing ---- */
 
 static int check_row(struct cache *c, const struct digest *id, const struct segment_doubt *doubt,
-	const struct slice value)
+	const struct slice value, struct buf *lost)
 {
 	_cleanup_chunk_loc_ struct chunk_loc loc = { .fd = -1 };
 	_cleanup_buf_ struct buf bytes = { 0 };
@@ -384,13 +393,30 @@ static int check_row(struct cache *c, const struct digest *id, const struct segm
 	if (row.segment < doubt->first || row.segment >= doubt->end)
 		return 0;
 	r = cache_read_chunk(c, id, &bytes);
-	return r == -EBADMSG || r == -EIO || r > 0 ? 0 : r;
+	if (r != -EBADMSG && r != -EIO)
+		return MIN(r, 0);
+	return row.flags & CACHE_ON_SERVER ? 0 : buf_append(lost, id->b, DIGEST_BYTES);
+}
+
+/* Before the segments count as checked: who takes back what needs these chunks may be killed. */
+static int note_lost(struct cache *c, struct buf *lost)
+{
+	_cleanup_batch_ struct batch *b = NULL;
+	int r = lost->len ? batch_new(c->store, &b) : 0;
+
+	if (r == 0 && lost->len)
+		r = store_get(c->store, CF_STATE, CACHE_STATE_LOST, strlen(CACHE_STATE_LOST), lost);
+	if (r < 0 || !lost->len)
+		return r;
+	batch_put(b, CF_STATE, CACHE_STATE_LOST, strlen(CACHE_STATE_LOST), lost->data, lost->len);
+	return store_commit(c->store, b);
 }
 
 /* After power loss: reads every chunk that may not have reached the disk. */
 static int check_doubted(struct cache *c, const struct segment_doubt *doubt)
 {
 	_cleanup_iter_ struct store_iter *it = NULL;
+	_cleanup_buf_ struct buf lost = { 0 };
 	int r = store_iter_new(c->store, CF_CHUNK, NULL, 0, &it);
 
 	if (r < 0)
@@ -402,11 +428,11 @@ static int check_doubted(struct cache *c, const struct segment_doubt *doubt)
 		if (key.n != DIGEST_BYTES)
 			continue;
 		memcpy(id.b, key.p, DIGEST_BYTES);
-		r = check_row(c, &id, doubt, store_iter_value(it));
+		r = check_row(c, &id, doubt, store_iter_value(it), &lost);
 		if (r < 0)
 			return r;
 	}
-	return r;
+	return r < 0 ? r : note_lost(c, &lost);
 }
 
 static int open_segments(struct cache *c, const char *dir, struct err *err)
@@ -439,7 +465,10 @@ int cache_open(struct store *st, const char *dir, struct cache **ret, struct err
 	c->store = st;
 	pthread_mutex_init(&c->rows, NULL);
 	pthread_mutex_init(&c->touch_lock, NULL);
+	pthread_rwlock_init(&c->verified_lock, NULL);
 	r = flights_new(&c->flights);
+	if (r == 0)
+		r = places_new(&c->places);
 	if (r < 0)
 		err_sys(err, -r, "%s", dir);
 	else
@@ -458,6 +487,8 @@ void cache_free(struct cache *c)
 		return;
 	segments_free(c->segments);
 	flights_free(c->flights);
+	places_free(c->places);
+	cache_verified_done(c);
 	pthread_mutex_destroy(&c->touch_lock);
 	pthread_mutex_destroy(&c->rows);
 	free(c);
@@ -483,4 +514,6 @@ int cache_sync_all(struct cache *c)
 void cache_get_stats(struct cache *c, struct cache_stats *ret)
 {
 	segments_stats(c->segments, &ret->segments, &ret->segment_bytes);
+	ret->damaged = atomic_load(&c->damaged);
+	ret->lost = atomic_load(&c->lost);
 }

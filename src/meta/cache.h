@@ -21,6 +21,12 @@
 #include "meta/store.h"
 
 struct cache;
+
+/*
+ * A row of CF_STATE: ids of chunks that the server lacks and that cache_open() found gone after a
+ * power loss. tree_drop_lost() takes it from there.
+ */
+#define CACHE_STATE_LOST "lost"
 struct manifest;
 struct segment;
 
@@ -76,6 +82,13 @@ void chunk_loc_done(struct chunk_loc *loc);
 /* 1 found, 0 not in the cache, -errno. What the server has can be gone at the next call. */
 int cache_locate(struct cache *c, const struct digest *id, struct chunk_loc *ret) must_check;
 /*
+ * The same for who reads the bytes: those of a chunk that was not read since cache_open() are
+ * hashed first. 0 also when they turned out wrong and the server has the chunk; -EIO when only
+ * this device had it.
+ */
+int cache_locate_verified(
+	struct cache *c, const struct digest *id, struct chunk_loc *ret) must_check;
+/*
  * Makes sure that all n chunks are in the cache, fetching what is missing in one go; readers
  * that want the same chunk share one fetch. Errors as chunk_source.h has them.
  */
@@ -100,6 +113,8 @@ int cache_sync_all(struct cache *c) must_check;
 struct cache_stats {
 	uint64_t segment_bytes;
 	uint64_t segments;
+	uint64_t damaged; /* chunks whose bytes were found to be wrong since the opening, */
+	uint64_t lost; /* and those of them that only this device had */
 };
 void cache_get_stats(struct cache *c, struct cache_stats *ret);
 

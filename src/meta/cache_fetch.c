@@ -12,6 +12,7 @@
 
 #include "chunk/chunker.h"
 #include "clock.h"
+#include "fault.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -167,8 +168,10 @@ static struct flight *find_led(struct attempt *a, const struct digest *id)
 
 static int commit_stored_locked(struct attempt *a)
 {
-	int r = store_commit(a->cache->store, a->batch);
+	int r;
 
+	fault_instant("fetch.arrived");
+	r = store_commit(a->cache->store, a->batch);
 	if (r < 0)
 		return r;
 	land(a->cache->flights, a->stored, a->n_stored, 0);

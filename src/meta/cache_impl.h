@@ -16,6 +16,7 @@
 #include <pthread.h>
 
 struct flights;
+struct places;
 struct touched;
 
 struct cache {
@@ -28,6 +29,11 @@ struct cache {
 	struct touched *touched;
 	struct cache_hold *holds;
 	bool evicting;
+
+	struct places *places;
+	pthread_rwlock_t verified_lock;
+	struct verified *verified;
+	_Atomic uint64_t damaged, lost; /* chunks, found since the opening */
 };
 
 /* cache.c */
@@ -44,6 +50,24 @@ void cache_evict_begin(struct cache *c);
 void cache_evict_end(struct cache *c);
 int cache_each_held(struct cache *c, int (*visit)(void *ctx, const struct manifest *content),
 	void *ctx) must_check;
+
+/* cache_verify.c */
+void cache_set_verified(struct cache *c, uint64_t segment, uint64_t offset);
+void cache_forget_verified(struct cache *c, uint64_t segment);
+void cache_verified_done(struct cache *c);
+void cache_note_damage(struct cache *c, const struct digest *id, bool on_server);
+
+/* cache_places.c */
+int places_new(struct places **ret) must_check;
+void places_free(struct places *p);
+/* Where the chunk was found before, and still is: 1, 0, -errno. */
+int cache_find_place(struct cache *c, const struct digest *id, struct chunk_loc *ret) must_check;
+/* To be taken before the row is read that cache_keep_place() is told of. */
+uint64_t cache_places_epoch(struct cache *c);
+void cache_keep_place(
+	struct cache *c, const struct digest *id, const struct chunk_loc *loc, uint64_t epoch);
+/* After rows were dropped or marked because of their bytes. */
+void cache_forget_places(struct cache *c);
 
 /* cache_fetch.c */
 int flights_new(struct flights **ret) must_check;

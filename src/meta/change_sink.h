@@ -22,6 +22,7 @@ struct tree_event {
 	uint64_t node;
 	uint64_t parent;
 	struct slice name;
+	struct node_attr was; /* TREE_GONE: the last attributes */
 };
 
 struct change_sink {

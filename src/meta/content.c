@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Sealed contents come into the tree; manifests go out. */
 #include "clock.h"
+#include "meta/sealed.h"
 #include "meta/tree_internal.h"
 
 #include <errno.h>
@@ -249,6 +250,14 @@ static int put_beside(struct put *p, const struct node_rec *rec, const struct di
 	return put_write(p);
 }
 
+/* Who unlinks a file tells the tree first, and then those who hold its bytes. */
+static int put_absent(struct put *p)
+{
+	int r = died_here(p->t, p->node, p->u->known_entry);
+
+	return r == 0 ? put_revived(p) : MIN(r, 0);
+}
+
 static int put_decide(struct put *p)
 {
 	struct digest expected = content_normal(&p->u->expected);
@@ -261,8 +270,10 @@ static int put_decide(struct put *p)
 	r = view_node(&p->v, p->node, &rec);
 	if (r == 0 && p->u->must_exist)
 		return -ENOENT;
-	if (r <= 0)
-		return r < 0 ? r : put_revived(p);
+	if (r == 0)
+		return put_absent(p);
+	if (r < 0)
+		return r;
 	if (!S_ISREG(rec.attr.mode))
 		return -EINVAL;
 	p->result = CONTENT_PUT;
@@ -271,14 +282,31 @@ static int put_decide(struct put *p)
 	return digest_eq(&rec.attr.content, &p->content) ? 0 : put_beside(p, &rec, &expected);
 }
 
+/* Goes with the content, whether that made an entry or the node had it already. */
+static void note_stagings(struct put *p)
+{
+	struct sealed s = {
+		.entry = p->t->tail + p->w.n * ENTRY_STRIDE,
+		.node = p->node,
+		.content = p->content,
+	};
+
+	for (size_t i = 0; i < p->u->n_stagings; i++) {
+		s.staging = p->u->stagings[i];
+		sealed_put(p->w.batch ? p->w.batch : p->w.own, &s);
+	}
+}
+
 static int put_locked(struct put *p, struct node *ret_node)
 {
 	struct node_rec rec;
 	int r;
 
 	r = put_decide(p);
-	if (r == 0)
-		r = outbox_end(&p->w);
+	if (r < 0)
+		return r;
+	note_stagings(p);
+	r = outbox_end(&p->w);
 	if (r < 0)
 		return r;
 	if (p->has_event)

@@ -37,10 +37,12 @@ static int node_event(struct events *ev, const struct view_row *row)
 		r = node_decode(row->now, &now);
 	if (r < 0 || !row->old.p)
 		return r;
-	if (!row->now.p)
+	if (!row->now.p) {
 		e.kind = TREE_GONE;
-	else if (!digest_eq(&was.attr.content, &now.attr.content))
+		e.was = was.attr;
+	} else if (!digest_eq(&was.attr.content, &now.attr.content)) {
 		e.kind = TREE_CONTENT;
+	}
 	return events_add(ev, e);
 }
 
@@ -48,7 +50,7 @@ static int link_event(struct events *ev, const struct view_row *row)
 {
 	struct tree_event e = { .kind = TREE_LINK };
 	struct link_rec was = { 0 }, now = { 0 };
-	int r = key_child_parse(view_row_key(row), &e.parent, &e.name);
+	int r = key_link_parse(view_row_key(row), &e.parent, &e.name);
 
 	if (r == 0 && row->old.p)
 		r = link_decode(row->old, &was);
@@ -85,6 +87,13 @@ int events_of_view(struct view *v, struct events *ev)
 			r = xattr_event(ev, row);
 	}
 	return r;
+}
+
+void tree_tell_attr(struct tree *t, uint64_t node)
+{
+	struct tree_event e = { .kind = TREE_ATTR, .node = node };
+
+	events_tell(t, &(struct events){ .list = &e, .n = 1 });
 }
 
 void events_tell(struct tree *t, const struct events *ev)

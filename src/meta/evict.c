@@ -417,6 +417,7 @@ static int remove_chosen(struct run *run)
 		r = fault_point("evict.remove");
 		if (r == 0)
 			r = segments_remove(run->cache->segments, c->info.id);
+		cache_forget_verified(run->cache, c->info.id);
 		if (r < 0)
 			return r;
 		run->result.segments++;

@@ -27,6 +27,8 @@ void node_show(struct tree *t, uint64_t id, const struct node_rec *rec, struct n
 		.attr = rec->attr,
 		.nlink = dir ? 2 + rec->subdirs : rec->links,
 		.has_xattrs = rec->tag & NODE_HAS_XATTRS,
+		.owner_here = rec->tag & NODE_OWNER_HERE,
+		.holes = rec->holes,
 	};
 	if (!dir)
 		return;
@@ -50,7 +52,7 @@ int node_read(struct tree *t, uint64_t id, struct buf *row, struct node_rec *ret
 
 static int read_link(struct tree *t, uint64_t parent, struct slice name, struct link_rec *ret)
 {
-	struct row_key k = key_child(parent, name);
+	struct row_key k = key_link(parent, name);
 	_cleanup_buf_ struct buf row = { 0 };
 	int r = store_get(t->store, CF_LINK, k.b, k.n, &row);
 
@@ -104,6 +106,26 @@ int tree_get(struct tree *t, uint64_t node, struct node *ret)
 	if (r > 0)
 		node_show(t, node, &rec, ret);
 	return r;
+}
+
+int tree_get_named(
+	struct tree *t, uint64_t node, struct node *ret, uint64_t *ret_parent, struct buf *ret_name)
+{
+	_cleanup_buf_ struct buf row = { 0 };
+	struct node_rec rec;
+	int r = node_read(t, node, &row, &rec);
+
+	if (r <= 0)
+		return r;
+	node_show(t, node, &rec, ret);
+	if (rec.name.n == 0)
+		return 1;
+	buf_clear(ret_name);
+	r = buf_append(ret_name, rec.name.p, rec.name.n);
+	if (r < 0)
+		return r;
+	*ret_parent = rec.parent;
+	return 1;
 }
 
 int tree_readlink(struct tree *t, uint64_t node, struct buf *ret)
@@ -191,6 +213,26 @@ int child_of(struct view *v, uint64_t parent, struct slice name, uint64_t *ret_n
 	return r == 0 ? -EIO : r;
 }
 
+static int keep_xattr(void *ctx, struct slice key, struct slice value)
+{
+	uint64_t id;
+	struct slice name, bytes;
+	int r = key_child_parse(key, &id, &name);
+
+	if (r == 0)
+		r = xattr_decode(value, &id, &bytes);
+	return r < 0 ? r : xattr_table_set(ctx, name, bytes);
+}
+
+/* The xattrs of a node that dies with the name that is about to go. */
+static int keep_xattrs(
+	struct view *v, uint64_t node, const struct node_rec *rec, struct xattr_table *ret)
+{
+	if (!(rec->tag & NODE_HAS_XATTRS) || rec->links > 1)
+		return 0;
+	return view_each(v, CF_XATTR, node, keep_xattr, ret);
+}
+
 /* The node as it was, with the links it has left. */
 static int show_victim(
 	struct tree *t, struct view *v, uint64_t id, const struct node_rec *was, struct victim *ret)
@@ -205,20 +247,6 @@ static int show_victim(
 	if (r == 0)
 		ret->node.nlink = 0;
 	return 0;
-}
-
-/* POSIX: the ctime of a node that lost one of several names. */
-static void ctime_entry(struct outbox_entry *e, uint64_t node, int64_t now)
-{
-	*e = (struct outbox_entry){
-		.change = {
-			.kind = CHANGE_SETATTR,
-			.node = node,
-			.mask = ATTR_CTIME,
-			.attr.ctime_ns = now,
-			.time_ns = now,
-		},
-	};
 }
 
 static int removable(struct view *v, uint64_t node, const struct node_rec *rec, bool want_dir)
@@ -237,8 +265,8 @@ static int remove_locked(
 	struct tree *t, uint64_t parent, struct slice name, bool want_dir, struct victim *ret)
 {
 	_cleanup_view_ struct view v;
-	struct outbox_entry e[2] = { { .change = { .kind = CHANGE_UNLINK, .parent = parent } } };
-	struct change *c = &e[0].change;
+	struct outbox_entry e = { .change = { .kind = CHANGE_UNLINK, .parent = parent } };
+	struct change *c = &e.change;
 	struct node_rec rec;
 	int r;
 
@@ -249,17 +277,18 @@ static int remove_locked(
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
 	r = removable(&v, c->node, &rec, want_dir);
+	if (r == 0)
+		r = keep_xattrs(&v, c->node, &rec, &ret->xattrs);
 	if (r < 0)
 		return r;
-	ctime_entry(&e[1], c->node, c->time_ns);
-	r = outbox_commit(t, &v, e, rec.links > 1 ? 2 : 1);
+	r = outbox_commit(t, &v, &e, 1);
 	return r < 0 ? r : show_victim(t, &v, c->node, &rec, ret);
 }
 
 static int remove_name(
 	struct tree *t, uint64_t parent, struct slice name, bool want_dir, struct victim *ret)
 {
-	struct victim victim = { 0 };
+	_cleanup_victim_ struct victim victim = { 0 };
 	int r = name_check(name);
 
 	if (r < 0)
@@ -271,6 +300,7 @@ static int remove_name(
 	if (r < 0)
 		return r;
 	*ret = victim;
+	victim.xattrs = (struct xattr_table){ 0 };
 	outbox_notify(t);
 	return 0;
 }
@@ -409,33 +439,37 @@ static int rename_check(struct view *v, struct rename *rn)
 	return r < 0 ? r : 1;
 }
 
-static int rename_locked(struct tree *t, struct rename *rn, struct victim *ret)
+static int rename_locked(struct tree *t, struct rename *rn, struct renamed *ret)
 {
 	_cleanup_view_ struct view v;
-	struct outbox_entry e[2] = { 0 };
-	bool exchange = rn->flags & RENAME_EXCHANGE;
+	struct outbox_entry e;
+	struct node_rec rec;
 	int r;
 
 	tree_view(t, &v);
 	r = rename_check(&v, rn);
+	if (r > 0 && rn->target && !(rn->flags & RENAME_EXCHANGE))
+		r = keep_xattrs(&v, rn->target, &rn->target_rec, &ret->victim.xattrs) ?: 1;
 	if (r <= 0)
 		return r;
 	rn->c.victim = rn->target;
-	rn->c.flags = exchange ? CHANGE_FLAG_EXCHANGE : 0;
-	e[0].change = rn->c;
-	ctime_entry(&e[1], rn->target, rn->c.time_ns);
-	r = outbox_commit(t, &v, e, rn->target && !exchange && rn->target_rec.links > 1 ? 2 : 1);
+	rn->c.flags = rn->flags & RENAME_EXCHANGE ? CHANGE_FLAG_EXCHANGE : 0;
+	e = (struct outbox_entry){ .change = rn->c };
+	r = outbox_commit(t, &v, &e, 1);
+	if (r == 0)
+		r = view_node(&v, rn->c.node, &rec);
 	if (r < 0)
 		return r;
+	node_show(t, rn->c.node, &rec, &ret->node);
 	if (rn->target)
-		r = show_victim(t, &v, rn->target, &rn->target_rec, ret);
+		r = show_victim(t, &v, rn->target, &rn->target_rec, &ret->victim);
 	return r < 0 ? r : 1;
 }
 
 int tree_rename(struct tree *t, uint64_t parent, struct slice name, uint64_t new_parent,
-	struct slice new_name, unsigned flags, struct victim *ret)
+	struct slice new_name, unsigned flags, struct renamed *ret)
 {
-	struct victim victim = { 0 };
+	struct renamed renamed = { 0 };
 	struct rename rn = {
 		.flags = flags,
 		.c = {
@@ -458,11 +492,13 @@ int tree_rename(struct tree *t, uint64_t parent, struct slice name, uint64_t new
 		return r;
 	{
 		SCOPED_LOCK(&t->lock);
-		r = rename_locked(t, &rn, &victim);
+		r = rename_locked(t, &rn, &renamed);
 	}
-	if (r < 0)
+	if (r < 0) {
+		victim_done(&renamed.victim);
 		return r;
-	*ret = victim;
+	}
+	*ret = renamed;
 	if (r > 0)
 		outbox_notify(t);
 	return 0;

@@ -3,6 +3,7 @@
  * replica_next(): the oldest entries as a commit. A commit is as large as it can be within
  * COMMIT_CHANGES_MAX and COMMIT_BYTES_MAX, the small chunks that will travel inside it counted.
  */
+#include "fault.h"
 #include "meta/tree_internal.h"
 
 #include <errno.h>
@@ -260,6 +261,7 @@ static int start_flight(struct tree *t, const struct outgoing *o)
 		return r;
 	inflight_put(b, &in);
 	r = store_commit(t->store, b);
+	fault_instant("outbox.flight");
 	if (r == 0)
 		t->inflight = in;
 	return r;

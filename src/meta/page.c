@@ -278,7 +278,7 @@ static int there(struct page *p, struct view *v, uint64_t node)
 static int link_is_simple(struct page *p, struct view *v, size_t i, bool outbox_empty)
 {
 	const struct link_row *l = &p->c->links[i];
-	struct row_key k = key_child(l->parent, l->name);
+	struct row_key k = key_link(l->parent, l->name);
 	struct link_rec rec = { 0 };
 	struct slice row;
 	int s = standing(v, CF_LINK, &k, &row), r = 0;
@@ -395,6 +395,7 @@ static int put_manifest(struct page *p, struct view *v, struct node_rec *rec)
 
 	rec->tag &= (uint8_t)~NODE_INLINE_MANIFEST;
 	rec->payload = (struct slice){ 0 };
+	rec->holes = row ? manifest_holes_encoded(row->bytes.p, row->bytes.n) : 0;
 	if (!row)
 		return 0;
 	if (row->bytes.n > MANIFEST_INLINE_MAX)
@@ -413,6 +414,8 @@ static int put_node(struct page *p, struct view *v, const struct node_row *n)
 	if (r < 0)
 		return r;
 	old = rec.attr.content;
+	if (rec.attr.uid != n->attr.uid || rec.attr.gid != n->attr.gid)
+		rec.tag &= (uint8_t)~NODE_OWNER_HERE;
 	rec.attr = page_attr(n);
 	rec.entry = 0;
 	if (S_ISLNK(n->attr.mode))

@@ -35,7 +35,7 @@ static int restore_link(struct view *v, struct slice key, const struct base_rec 
 	struct link_rec rec = { 0 };
 	struct slice name;
 	uint64_t parent;
-	int r = key_child_parse(key, &parent, &name);
+	int r = key_link_parse(key, &parent, &name);
 
 	if (r == 0 && base->present)
 		r = link_decode(base->row, &rec);
@@ -124,7 +124,7 @@ static int local_only(
 
 static int lift_link(struct view *v, uint64_t parent, struct slice name)
 {
-	struct row_key k = key_child(parent, name);
+	struct row_key k = key_link(parent, name);
 	struct view_row *row;
 	int r = local_only(v, CF_LINK, &k, &row);
 
@@ -241,6 +241,8 @@ static int replay_entry(void *ctx, struct outbox_entry *e)
 	bool overrun = rp->prev >= number;
 	int r = 0;
 
+	if (rp->cut && number >= rp->cut)
+		return view_del(rp->view, CF_OUTBOX, &k, 0);
 	rp->number = number;
 	rp->kept = false;
 	if (number > rp->drop_last)
@@ -248,7 +250,10 @@ static int replay_entry(void *ctx, struct outbox_entry *e)
 	/* Numbers of sent entries stay theirs alone: what is behind them has to be sent. */
 	if (number <= rp->sent_last)
 		rp->prev = MAX(rp->prev, number);
-	if (r < 0 || rp->kept || overrun)
+	if (r < 0 || rp->kept)
+		return r;
+	deaths_note(rp->deaths, e);
+	if (overrun)
 		return r;
 	return view_del(rp->view, CF_OUTBOX, &k, 0);
 }
@@ -297,27 +302,32 @@ static void replay_done(struct replay *rp)
 int rebase(struct tree *t, struct view *v, struct page *p, uint64_t to, struct batch *b,
 	struct rebased *ret, struct err *err)
 {
+	_cleanup_free_ struct deaths *deaths = calloc(1, sizeof *deaths);
 	_cleanup_(replay_done) struct replay rp = {
+		.deaths = deaths,
 		.tree = t,
 		.view = v,
 		.batch = b,
 		.out = ret,
 		.prev = t->acked,
+		.cut = ret->cut,
 		.drop_last = sent_last(t, to),
 		.sent_last = sent_last(t, UINT64_MAX),
 	};
-	int r = restore(t, v, b);
+	int r = deaths ? restore(t, v, b) : -ENOMEM;
 
 	if (r < 0)
 		return err_sys(err, -r, "lift the outbox");
 	r = mark_before(&rp);
 	if (r < 0)
 		return err_sys(err, -r, "replay what was sent");
-	r = page_put(p, v, err);
+	r = p ? page_put(p, v, err) : 0;
 	if (r < 0)
 		return r;
 	view_mark_theirs(v);
 	r = outbox_each(t, UINT64_MAX, replay_entry, &rp);
+	if (r == 0)
+		r = deaths_put(t, b, deaths);
 	if (r == 0)
 		r = view_emit_rebased(v, b);
 	if (r == 0)

@@ -34,10 +34,12 @@ struct replay {
 	struct batch *batch;
 	struct rebased *out;
 	uint64_t drop_last; /* entries up to here are in the page */
+	uint64_t cut; /* entries from here on go; 0: none */
 	uint64_t sent_last; /* up to here the server has them: no news to the user */
 	uint64_t number; /* of the entry at hand */
 	uint64_t prev; /* the last number given */
 	uint64_t conflicts;
+	struct deaths *deaths; /* that leave the outbox */
 	bool kept; /* the entry at hand stays in the outbox under its number */
 	struct replay_node *nodes;
 	struct replay_name *names;

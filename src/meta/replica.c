@@ -11,6 +11,8 @@
  *
  * replica_apply() rewrites entries, so it is only for "none".
  */
+#include "fault.h"
+#include "meta/sealed.h"
 #include "meta/tree_internal.h"
 
 #include <errno.h>
@@ -42,7 +44,7 @@ static void take_rebased(struct tree *t, struct rebased *rb)
 {
 	struct soft_times old = t->soft;
 
-	t->tail = MAX(t->tail, rb->last);
+	t->tail = MAX(rb->cut ? rb->cut - 1 : t->tail, rb->last);
 	t->entries = rb->entries;
 	t->sent_entries = rb->sent;
 	(void)!sent_set(t, t->cursor, NULL); /* shrinks: cannot fail for want of memory */
@@ -68,14 +70,14 @@ static void add_soft_event(void *ctx, uint64_t dir)
 }
 
 static int apply_rebase(struct tree *t, struct view *v, struct page *p, struct batch *b,
-	uint64_t cursor, struct events *ev, struct err *err)
+	uint64_t cursor, uint64_t cut, struct events *ev, struct err *err)
 {
 	struct soft_events se = { .ev = ev };
-	struct rebased rb = { 0 };
+	struct rebased rb = { .cut = cut };
 	uint64_t tail, acked;
 	int r = rebase(t, v, p, cursor, b, &rb, err);
 
-	tail = MAX(t->tail, rb.last);
+	tail = MAX(rb.cut ? rb.cut - 1 : t->tail, rb.last);
 	acked = rb.entries ? rb.first - 1 : tail;
 	if (r == 0) {
 		soft_each(&t->soft, add_soft_event, &se);
@@ -85,7 +87,9 @@ static int apply_rebase(struct tree *t, struct view *v, struct page *p, struct b
 		r = events_of_view(v, ev);
 	if (r == 0) {
 		state_put_u64(b, STATE_ACKED, acked);
+		fault_instant("replica.rebase");
 		r = advance(t, b, cursor);
+		fault_instant("replica.rebased");
 	}
 	if (r == 0)
 		take_rebased(t, &rb);
@@ -100,7 +104,12 @@ static int apply_simple(struct tree *t, struct view *v, struct page *p, struct b
 
 	if (r == 0)
 		r = events_of_view(v, ev);
-	return r < 0 ? r : advance(t, b, cursor);
+	if (r < 0)
+		return r;
+	fault_instant("replica.pull");
+	r = advance(t, b, cursor);
+	fault_instant("replica.pulled");
+	return r;
 }
 
 /* One page on its way in. */
@@ -128,7 +137,7 @@ static int apply_page(const struct applying *a, bool lift)
 	if (r > 0)
 		r = apply_simple(t, a->v, p, a->b, a->c->to, a->ev, a->err);
 	else if (r == 0)
-		r = apply_rebase(t, a->v, p, a->b, a->c->to, a->ev, a->err);
+		r = apply_rebase(t, a->v, p, a->b, a->c->to, 0, a->ev, a->err);
 	page_free(p);
 	return r;
 }
@@ -157,6 +166,53 @@ static int apply_locked(struct applying *a)
 		view_done(a->v);
 		r = apply_page(a, true);
 	}
+	return r;
+}
+
+struct drop {
+	struct batch *b;
+	uint64_t from;
+};
+
+static int drop_sealed(void *ctx, const struct sealed *s)
+{
+	struct drop *d = ctx;
+
+	if (s->entry >= d->from)
+		sealed_del(d->b, s->staging);
+	return 0;
+}
+
+static int drop_locked(struct tree *t, uint64_t number, struct events *ev, struct err *err)
+{
+	_cleanup_batch_ struct batch *b = NULL;
+	_cleanup_view_ struct view v = { 0 };
+	int r = batch_new(t->store, &b);
+
+	if (r == 0)
+		r = sealed_each(t->store, drop_sealed, &(struct drop){ b, number });
+	if (r < 0)
+		return err_sys(err, -r, "drop changes");
+	batch_del(b, CF_STATE, STATE_LOST, strlen(STATE_LOST));
+	if (t->inflight.any && t->inflight.last_entry >= number)
+		inflight_clear(b);
+	tree_view(t, &v);
+	r = apply_rebase(t, &v, NULL, b, t->cursor, number, ev, err);
+	if (r == 0 && t->inflight.last_entry >= number)
+		t->inflight.any = false;
+	return r;
+}
+
+int replica_drop_from(struct tree *t, uint64_t number, struct err *err)
+{
+	struct events ev = { 0 };
+	int r;
+
+	{
+		SCOPED_LOCK(&t->lock);
+		r = drop_locked(t, number, &ev, err);
+	}
+	events_done(&ev);
 	return r;
 }
 
@@ -197,7 +253,9 @@ static int committed_next(struct tree *t, struct batch *b)
 		return r;
 	view_emit_raw(&v, b);
 	state_put_u64(b, STATE_ACKED, last);
+	fault_instant("replica.ack");
 	r = advance(t, b, t->cursor + 1);
+	fault_instant("replica.acked");
 	if (r < 0)
 		return r;
 	t->entries -= count;
@@ -224,6 +282,7 @@ static int committed_later(struct tree *t, struct batch *b, uint64_t seq)
 
 	if (r == 0)
 		r = sent_put(t, b, 0, &add);
+	fault_instant("replica.sent");
 	if (r == 0)
 		r = store_commit(t->store, b);
 	if (r == 0)
@@ -292,6 +351,7 @@ int replica_refused(struct tree *t, const struct outgoing *o, const struct commi
 	if (r < 0)
 		return r;
 	inflight_clear(b);
+	fault_instant("replica.refused");
 	r = store_commit(t->store, b);
 	if (r == 0)
 		t->inflight.any = false;

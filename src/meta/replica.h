@@ -74,6 +74,13 @@ int replica_refused(
  */
 int replica_apply(struct tree *t, const struct changes *page, struct err *err) must_check;
 
+/*
+ * Takes the entries from `number` on out of the outbox, and what they did out of the tree. Only
+ * before anybody has seen the tree, and never entries that may have been sent: a commit in flight
+ * with one of them was handed out, and did not leave.
+ */
+int replica_drop_from(struct tree *t, uint64_t number, struct err *err) must_check;
+
 /* A conflict, for `varve conflicts`. */
 struct conflict {
 	uint64_t number;

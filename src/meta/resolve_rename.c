@@ -26,7 +26,7 @@ static int add_child(void *ctx, struct slice key, struct slice value)
 	struct link_rec rec;
 	struct slice name;
 	uint64_t parent;
-	int r = key_child_parse(key, &parent, &name);
+	int r = key_link_parse(key, &parent, &name);
 
 	if (r == 0)
 		r = link_decode(value, &rec);

@@ -2,7 +2,8 @@
 /*
  * Layouts behind the head (all integers little-endian; keys big-endian, so that they sort):
  *
- * node		tag: NODE_*. 10 mode, 14 uid, 18 gid (u32); 22 rdev (u64); 30 atime, 38 mtime,
+ * node		tag: NODE_*. 10 mode, 14 uid, 18 gid (u32); 22 rdev, of a regular file how many
+ *		bytes of its content are in holes (u64); 30 atime, 38 mtime,
  *		46 ctime, 54 btime (i64 ns); 62 size (u64); 70 links, 74 subdirs (u32); 78 parent
  *		(u64); 86 content (32 bytes); 118 name length (u8); 119 payload length (u16);
  *		121 name; payload.
@@ -70,7 +71,7 @@ size_t node_encode(const struct node_rec *rec, uint8_t ret[NODE_ROW_MAX])
 	put_le32(ret + 10, a->mode);
 	put_le32(ret + 14, a->uid);
 	put_le32(ret + 18, a->gid);
-	put_le64(ret + 22, a->rdev);
+	put_le64(ret + 22, S_ISREG(a->mode) ? rec->holes : a->rdev);
 	put_le64(ret + 30, (uint64_t)a->atime_ns);
 	put_le64(ret + 38, (uint64_t)a->mtime_ns);
 	put_le64(ret + 46, (uint64_t)a->ctime_ns);
@@ -91,7 +92,7 @@ size_t node_encode(const struct node_rec *rec, uint8_t ret[NODE_ROW_MAX])
 
 static bool node_payload_ok(const struct node_rec *rec)
 {
-	if (rec->tag & ~(NODE_HAS_XATTRS | NODE_INLINE_MANIFEST))
+	if (rec->tag & ~(NODE_HAS_XATTRS | NODE_INLINE_MANIFEST | NODE_OWNER_HERE))
 		return false;
 	if (S_ISLNK(rec->attr.mode))
 		return rec->payload.n == rec->attr.size && rec->payload.n <= SYMLINK_BYTES_MAX &&
@@ -112,7 +113,10 @@ int node_decode(struct slice row, struct node_rec *ret)
 	a->mode = get_le32(p + 10);
 	a->uid = get_le32(p + 14);
 	a->gid = get_le32(p + 18);
-	a->rdev = get_le64(p + 22);
+	if (S_ISREG(a->mode))
+		rec.holes = get_le64(p + 22);
+	else
+		a->rdev = get_le64(p + 22);
 	a->atime_ns = (int64_t)get_le64(p + 30);
 	a->mtime_ns = (int64_t)get_le64(p + 38);
 	a->ctime_ns = (int64_t)get_le64(p + 46);
@@ -129,6 +133,7 @@ int node_decode(struct slice row, struct node_rec *ret)
 	if (row.n != NODE_FIXED + rec.name.n + rec.payload.n || !type_known(a->mode) ||
 		(rec.name.n && !name_valid(rec.name)) || !node_payload_ok(&rec))
 		return -EBADMSG;
+	rec.holes = MIN(rec.holes, a->size);
 	*ret = rec;
 	return 0;
 }
@@ -287,6 +292,44 @@ struct row_key key_child(uint64_t id, struct slice name)
 	return k;
 }
 
+static void put_place(uint8_t *p, uint64_t place)
+{
+	uint8_t be[8];
+
+	put_be64(be, place);
+	memcpy(p, be + 8 - LINK_PLACE_BYTES, LINK_PLACE_BYTES);
+}
+
+struct row_key key_link_at(uint64_t parent, uint64_t place)
+{
+	struct row_key k = key_id(parent);
+
+	put_place(k.b + k.n, place);
+	k.n += LINK_PLACE_BYTES;
+	return k;
+}
+
+/* The name's hash, so that nobody can make many names share one. */
+struct row_key key_link(uint64_t parent, struct slice name)
+{
+	struct digest d;
+	struct row_key k;
+
+	digest_of(name.p, name.n, &d);
+	k = key_link_at(parent, get_be64(d.b) >> (64 - LINK_PLACE_BITS));
+	key_add(&k, name);
+	return k;
+}
+
+uint64_t key_link_place(struct slice key)
+{
+	uint8_t be[8] = { 0 };
+
+	if (key.n >= 8 + LINK_PLACE_BYTES)
+		memcpy(be + 8 - LINK_PLACE_BYTES, key.p + 8, LINK_PLACE_BYTES);
+	return get_be64(be);
+}
+
 struct row_key key_name(uint64_t node, uint64_t parent, struct slice name)
 {
 	struct row_key k = key_id(node);
@@ -343,6 +386,17 @@ int key_child_parse(struct slice key, uint64_t *ret_id, struct slice *ret_name)
 		return -EBADMSG;
 	*ret_id = get_be64(key.p);
 	*ret_name = (struct slice){ key.p + 8, key.n - 8 };
+	return 0;
+}
+
+int key_link_parse(struct slice key, uint64_t *ret_parent, struct slice *ret_name)
+{
+	const size_t fixed = 8 + LINK_PLACE_BYTES;
+
+	if (key.n <= fixed || key.n > fixed + NAME_BYTES_MAX)
+		return -EBADMSG;
+	*ret_parent = get_be64(key.p);
+	*ret_name = (struct slice){ key.p + fixed, key.n - fixed };
 	return 0;
 }
 

@@ -25,6 +25,7 @@
 enum node_tag { /* stored: only append */
 	NODE_HAS_XATTRS = 1,
 	NODE_INLINE_MANIFEST = 2, /* payload is the manifest of attr.content */
+	NODE_OWNER_HERE = 4, /* uid and gid were given on this device, not elsewhere */
 };
 
 /* links, subdirs, parent and name are derived from the link rows; the server has none of them. */
@@ -37,6 +38,7 @@ struct node_rec {
 	uint64_t parent; /* the first name; empty when there is none. Others are in CF_NAMES */
 	struct slice name;
 	struct slice payload; /* of a symlink its target */
+	uint64_t holes; /* bytes of a regular file's content that are in holes */
 };
 
 #define NODE_FIXED 121
@@ -100,14 +102,17 @@ struct conflict_rec {
 int conflict_encode(const struct conflict_rec *rec, struct buf *ret) must_check;
 int conflict_decode(struct slice row, struct conflict_rec *ret) must_check;
 
-/* Keys. */
+/* Keys. That of a link: be64 parent, its place (be56), name: a prefix scan is a readdir. */
+#define LINK_PLACE_BYTES 7
+#define LINK_PLACE_BITS 54
 struct row_key {
 	size_t n;
 	uint8_t b[1 + 16 + NAME_BYTES_MAX];
 };
 
 struct row_key key_id(uint64_t id); /* nodes, outbox entries, conflicts */
-struct row_key key_child(uint64_t id, struct slice name); /* links, xattrs */
+struct row_key key_child(uint64_t id, struct slice name); /* xattrs */
+struct row_key key_link(uint64_t parent, struct slice name);
 struct row_key key_name(uint64_t node, uint64_t parent, struct slice name); /* CF_NAMES */
 /* The base row of a node, link or xattr row. */
 struct row_key key_base(enum store_cf cf, const void *key, size_t klen);
@@ -115,6 +120,14 @@ struct row_key key_base(enum store_cf cf, const void *key, size_t klen);
 int key_of_base(struct slice key, enum store_cf *ret_cf, struct slice *ret_key) must_check;
 int key_id_parse(struct slice key, uint64_t *ret) must_check;
 int key_child_parse(struct slice key, uint64_t *ret_id, struct slice *ret_name) must_check;
+int key_link_parse(struct slice key, uint64_t *ret_parent, struct slice *ret_name) must_check;
+/*
+ * The place of a link's key among those of its directory: the same for a name as long as there is
+ * one, whatever comes and goes beside it. Names share one with a chance of 2^-54.
+ */
+uint64_t key_link_place(struct slice key);
+/* The first key of the directory whose place is not lower. */
+struct row_key key_link_at(uint64_t parent, uint64_t place);
 int key_name_parse(struct slice key, uint64_t *ret_parent, struct slice *ret_name) must_check;
 
 static inline bool slice_eq(struct slice a, struct slice b)

@@ -267,6 +267,7 @@ static int roll_locked(struct segments *s)
 	r = create_file_locked(s, &id, &fd);
 	if (r < 0)
 		return r;
+	fault_instant("segment.created");
 	r = segment_new(s, id, fd, &seg);
 	if (r < 0) {
 		close(fd);
@@ -317,6 +318,7 @@ static int append(
 	if (r < 0)
 		return r;
 	r = io_pwrite_full(seg->fd, p, n, offset);
+	fault_instant("segment.appended");
 	written(s, seg);
 	/* What was reserved stays a gap: others may have written behind it. */
 	if (r < 0)

@@ -212,6 +212,12 @@ static int load_safe(struct segments *s, struct segment_doubt *ret)
 	s->safe = r > 0 ? get_le64(b.data) : 1;
 	ret->first = s->safe;
 	ret->end = s->next_id;
+	/* Its process was killed: what it had not synced is ours to sync. */
+	if (s->safe < s->next_id) {
+		s->dirty_first = s->safe;
+		s->dirty_count = DIRTY_MAX + 1;
+		s->names_dirty = true;
+	}
 	s->doubted = r == 0 || memcmp(b.data + 8, s->boot_id, BOOT_ID_BYTES) != 0;
 	ret->any = s->doubted && ret->first < ret->end;
 	return 0;
@@ -271,6 +277,9 @@ int segments_settle(struct segments *s)
 	if (s->doubted) {
 		/* What was checked was read from the disk, as nothing else is left of it. */
 		s->safe = s->next_id;
+		s->dirty_first = UINT64_MAX;
+		s->dirty_count = 0;
+		s->names_dirty = false;
 		r = put_safe(s, s->safe);
 	}
 	if (r == 0)
@@ -285,6 +294,8 @@ static void close_all(struct segments *s)
 
 	if (s->open)
 		segment_unref(steal(s->open));
+	/* No more are made: the rest of the step stays unused. */
+	s->next_id = s->ids_end;
 	if (ignored == 0)
 		ignored = advance_safe(s);
 	(void)ignored;

@@ -50,13 +50,24 @@ static int set(struct soft_times *s, uint64_t dir, int64_t time_ns, uint64_t ent
 	return 0;
 }
 
+/* What was soft is in the row. */
+static void end(struct soft_times *s, uint64_t dir)
+{
+	struct soft_time *row = find(s, dir);
+
+	if (row)
+		remove_row(s, row);
+}
+
 int soft_note(struct soft_times *s, const struct change *c, uint64_t entry)
 {
-	struct soft_time *row;
 	int r;
 
 	switch (c->kind) {
 	case CHANGE_RENAME:
+		end(s, c->node);
+		if (c->victim)
+			end(s, c->victim);
 		r = set(s, c->new_parent, c->time_ns, entry);
 		return r < 0 ? r : set(s, c->parent, c->time_ns, entry);
 	case CHANGE_CREATE:
@@ -66,9 +77,7 @@ int soft_note(struct soft_times *s, const struct change *c, uint64_t entry)
 	case CHANGE_SETATTR:
 	case CHANGE_SETXATTR:
 	case CHANGE_REMOVEXATTR:
-		row = find(s, c->node);
-		if (row)
-			remove_row(s, row);
+		end(s, c->node);
 		return 0;
 	case CHANGE_WRITE:
 		return 0;

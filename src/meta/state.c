@@ -5,6 +5,7 @@
  * (le64 each) of each commit.
  */
 #include "bytes.h"
+#include "fault.h"
 #include "meta/tree_internal.h"
 
 #include <errno.h>
@@ -83,6 +84,7 @@ static int reserve_counters(struct tree *t)
 		return r;
 	state_put_u64(b, STATE_COUNTER, end);
 	r = store_commit(t->store, b);
+	fault_instant("tree.reserved");
 	if (r == 0)
 		t->counter_end = end;
 	return r;

@@ -10,19 +10,17 @@
  *  3. A memtable is flushed only after the logs before it are synced (RocksDB does so when there
  *     are several column families), so no family is ahead of the log.
  */
-#include "meta/store.h"
+#include "meta/store_impl.h"
 
 #include "bounds.h"
 #include "fault.h"
 #include "io.h"
-#include "meta/group_sync.h"
 #include "meta/room.h"
+#include "meta/row_cache.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <rocksdb/c.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -72,6 +70,8 @@ static const char *const cf_names[CF_COUNT] = {
 #define BLOCK_BYTES (8 * KIB)
 /* A descriptor and a little memory each; at full size this covers 2 GiB of rows. */
 #define OPEN_FILES_MAX 128
+/* Each family starts as many at an open; more would take longer to start than to do the work. */
+#define FILE_OPENING_THREADS 1
 #define BLOOM_BITS_PER_KEY 10
 #define INFO_LOG_BYTES_MAX (256 * KIB)
 #define INFO_LOGS_MAX 2
@@ -82,44 +82,19 @@ static const char *const cf_names[CF_COUNT] = {
 #define BACKGROUND_JOBS 2
 #define CHECKSUM_XXH3 4 /* RocksDB's CRC is computed in software in Debian's build */
 
-struct store {
-	rocksdb_t *db;
-	rocksdb_column_family_handle_t *cf[CF_COUNT];
-	rocksdb_options_t *options;
-	rocksdb_cache_t *block_cache;
-	rocksdb_readoptions_t *get_options;
-	rocksdb_writeoptions_t *write_options;
-	struct group_sync syncs;
-	struct room room;
-	int dir_fd;
-	uint64_t memtable_bytes;
-	/*
-	 * The error, negative, after which the log must not be touched any more; 0. Not for a
-	 * full disk: what RocksDB could not flush for that, it retries.
-	 */
-	atomic_int broken;
-};
-
 struct batch {
 	rocksdb_writebatch_t *wb;
 	struct store *store;
+	struct batch_rows rows;
 	void (*release)(void *guard);
 	void *guard;
-};
-
-struct store_iter {
-	rocksdb_iterator_t *it;
-	rocksdb_readoptions_t *options;
-	bool placed;
-	size_t plen;
-	uint8_t bounds[]; /* the prefix, then the first key behind it */
 };
 
 /*
  * The C API tells errors as text only. It ends with strerror()'s, or begins with the kind.
  * A file size limit and a quota are a full disk for whoever writes.
  */
-static int error_code(const char *text)
+int store_error_code(const char *text)
 {
 	static const struct {
 		const char *part;
@@ -145,20 +120,20 @@ static int error_code(const char *text)
 }
 
 /* 0 when text is NULL; frees it. */
-static int take_error(char *text)
+int store_take_error(char *text)
 {
 	int code;
 
 	if (!text)
 		return 0;
-	code = error_code(text);
+	code = store_error_code(text);
 	rocksdb_free(text);
 	return -code;
 }
 
 static int take_write_error(struct store *st, char *text)
 {
-	int r = take_error(text);
+	int r = store_take_error(text);
 
 	if (r < 0 && r != -ENOSPC)
 		atomic_store(&st->broken, r);
@@ -194,6 +169,7 @@ static void set_size_options(rocksdb_options_t *o, uint64_t memtable_bytes)
 	rocksdb_options_set_arena_block_size(o, memtable_bytes / ARENA_BLOCKS);
 	rocksdb_options_set_max_open_files(o, OPEN_FILES_MAX);
 	rocksdb_options_set_table_cache_numshardbits(o, 2);
+	rocksdb_options_set_max_file_opening_threads(o, FILE_OPENING_THREADS);
 	rocksdb_options_set_max_total_wal_size(o, WAL_MEMTABLES * memtable_bytes);
 	rocksdb_options_set_target_file_size_base(o, table_file);
 	rocksdb_options_set_max_bytes_for_level_base(o, 4 * table_file);
@@ -223,7 +199,7 @@ static void set_log_options(rocksdb_options_t *o)
 	rocksdb_options_set_keep_log_file_num(o, INFO_LOGS_MAX);
 }
 
-static rocksdb_options_t *new_options(rocksdb_cache_t *cache, uint64_t memtable_bytes)
+rocksdb_options_t *store_new_options(rocksdb_cache_t *cache, uint64_t memtable_bytes)
 {
 	rocksdb_options_t *o = rocksdb_options_create();
 	rocksdb_block_based_table_options_t *t = table_options(cache);
@@ -238,7 +214,7 @@ static rocksdb_options_t *new_options(rocksdb_cache_t *cache, uint64_t memtable_
 	return o;
 }
 
-static rocksdb_cache_t *new_block_cache(void)
+rocksdb_cache_t *store_new_block_cache(void)
 {
 	rocksdb_lru_cache_options_t *o = rocksdb_lru_cache_options_create();
 	rocksdb_cache_t *cache;
@@ -258,9 +234,31 @@ static char *open_with(struct store *st, const char *dir, int compression)
 	rocksdb_options_set_compression(st->options, compression);
 	for (size_t i = 0; i < CF_COUNT; i++)
 		options[i] = st->options;
-	st->db = rocksdb_open_column_families(
-		st->options, dir, CF_COUNT, cf_names, options, st->cf, &text);
+	if (st->mode == STORE_LOOK)
+		st->db = rocksdb_open_for_read_only_column_families(
+			st->options, dir, CF_COUNT, cf_names, options, st->cf, 0, &text);
+	else
+		st->db = rocksdb_open_column_families(
+			st->options, dir, CF_COUNT, cf_names, options, st->cf, &text);
 	return text;
+}
+
+/* A family that has a table file is known to store_rebuild(): each gets one, of no row. */
+static int seed_families(struct store *st)
+{
+	rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+	int r = 0;
+
+	for (int i = 0; i < CF_COUNT && r == 0; i++) {
+		char *text = NULL;
+
+		rocksdb_delete_cf(st->db, st->write_options, st->cf[i], "", 0, &text);
+		if (!text)
+			rocksdb_flush_cf(st->db, o, st->cf[i], &text);
+		r = store_take_error(text);
+	}
+	rocksdb_flushoptions_destroy(o);
+	return r;
 }
 
 static int open_db(struct store *st, const char *dir, struct err *err)
@@ -274,11 +272,15 @@ static int open_db(struct store *st, const char *dir, struct err *err)
 	}
 	if (!text)
 		return 0;
-	code = error_code(text);
+	code = store_error_code(text);
 	if (code == EBUSY)
 		err_set(err, code, "%s: in use by another process; stop that one first", dir);
 	else if (code == ENOTSUP)
 		err_set(err, code, "%s: written by a newer version; use that one", dir);
+	else if (code == EBADMSG)
+		err_set(err, code,
+			"%s is damaged (%.150s): varve doctor --repair saves what is there", dir,
+			text);
 	else
 		err_set(err, code, "%s: cannot open the store: %s", dir, text);
 	rocksdb_free(text);
@@ -303,6 +305,8 @@ static int open_folder(struct store *st, const char *dir, struct err *err)
 	if (st->dir_fd < 0 || fstatvfs(st->dir_fd, &disk) < 0)
 		return err_sys(err, errno, "%s: cannot open the folder", dir);
 	st->memtable_bytes = memtable_for((uint64_t)disk.f_blocks * disk.f_frsize);
+	if (st->mode == STORE_LOOK)
+		return 0;
 	r = room_check(&st->room, 0, FLUSH_RESERVE_MEMTABLES * st->memtable_bytes);
 	if (r < 0)
 		return err_set(err, -r, "%s: the disk is full; make %llu MiB free", dir,
@@ -312,28 +316,55 @@ static int open_folder(struct store *st, const char *dir, struct err *err)
 
 static int open_all(struct store *st, const char *dir, struct err *err)
 {
+	bool is_new;
 	int r = open_folder(st, dir, err);
 
 	if (r < 0)
 		return r;
-	st->block_cache = new_block_cache();
-	st->options = new_options(st->block_cache, st->memtable_bytes);
+	is_new = faccessat(st->dir_fd, "CURRENT", F_OK, 0) < 0 && errno == ENOENT;
+	if (is_new && store_has_tables(dir))
+		return err_set(err, EBADMSG,
+			"%s is damaged (CURRENT is missing); varve doctor --repair saves what is "
+			"there",
+			dir);
+	st->block_cache = store_new_block_cache();
+	st->options = store_new_options(st->block_cache, st->memtable_bytes);
 	st->get_options = rocksdb_readoptions_create();
 	st->write_options = rocksdb_writeoptions_create();
-	return open_db(st, dir, err);
+	rocksdb_options_set_wal_recovery_mode(st->options, store_recovery_mode(dir, st->mode));
+	r = open_db(st, dir, err);
+	fault_instant("store.opened");
+	if (r == 0 && is_new && st->mode == STORE_USE) {
+		r = seed_families(st);
+		if (r < 0)
+			return err_sys(err, -r, "%s: cannot make the store", dir);
+	}
+	if (r == 0 && st->mode != STORE_LOOK)
+		store_note_boot(dir);
+	return r;
 }
 
 int store_open(const char *dir, struct store **ret, struct err *err)
+{
+	return store_open_as(dir, STORE_USE, ret, err);
+}
+
+int store_open_as(const char *dir, enum store_mode mode, struct store **ret, struct err *err)
 {
 	struct store *st = calloc(1, sizeof *st);
 	int r;
 
 	if (!st)
 		return err_sys(err, ENOMEM, "%s", dir);
+	st->mode = mode;
 	group_sync_init(&st->syncs);
 	room_init(&st->room);
 	st->dir_fd = -1;
-	r = open_all(st, dir, err);
+	r = row_cache_new(&st->rows);
+	if (r < 0)
+		err_sys(err, -r, "%s", dir);
+	else
+		r = open_all(st, dir, err);
 	if (r < 0) {
 		store_free(st);
 		return r;
@@ -375,10 +406,10 @@ static void flush_large(struct store *st)
 static void close_db(struct store *st)
 {
 	/* Best effort: who needs durability has called store_sync() and seen its result. */
-	int ignored = store_sync(st);
+	int ignored = st->mode == STORE_LOOK ? 0 : store_sync(st);
 
 	(void)ignored;
-	if (!atomic_load(&st->broken) && has_flush_room(st))
+	if (st->mode != STORE_LOOK && !atomic_load(&st->broken) && has_flush_room(st))
 		flush_large(st);
 	for (size_t i = 0; i < CF_COUNT; i++)
 		rocksdb_column_family_handle_destroy(st->cf[i]);
@@ -397,6 +428,7 @@ void store_free(struct store *st)
 		rocksdb_options_destroy(st->options);
 		rocksdb_cache_destroy(st->block_cache);
 	}
+	row_cache_free(st->rows);
 	group_sync_done(&st->syncs);
 	room_done(&st->room);
 	if (st->dir_fd >= 0)
@@ -404,7 +436,8 @@ void store_free(struct store *st)
 	free(st);
 }
 
-int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, struct buf *ret)
+static int get_from_db(
+	struct store *st, enum store_cf cf, const void *key, size_t klen, struct buf *ret)
 {
 	char *text = NULL;
 	rocksdb_pinnableslice_t *pinned =
@@ -414,7 +447,7 @@ int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, 
 	int r = 0;
 
 	if (text)
-		return take_error(text);
+		return store_take_error(text);
 	if (!pinned)
 		return 0;
 	value = rocksdb_pinnableslice_value(pinned, &vlen);
@@ -424,16 +457,40 @@ int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, 
 	return r < 0 ? r : 1;
 }
 
+/* Of a family whose rows are cached. */
+static int get_through_cache(
+	struct store *st, enum store_cf cf, const void *key, size_t klen, struct buf *ret)
+{
+	_cleanup_buf_ struct buf own = { 0 };
+	struct buf *to = ret ? ret : &own;
+	size_t before = to->len;
+	uint64_t ticket;
+	int r = row_cache_get(st->rows, cf, key, klen, &ticket, ret);
+
+	if (r >= 0)
+		return r;
+	r = get_from_db(st, cf, key, klen, to);
+	if (r >= 0)
+		row_cache_fill(st->rows, cf, key, klen, ticket,
+			r ? (struct slice){ to->data + before, to->len - before }
+			  : (struct slice){ 0 });
+	return r;
+}
+
+int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, struct buf *ret)
+{
+	return row_cache_has_family(cf) ? get_through_cache(st, cf, key, klen, ret)
+					: get_from_db(st, cf, key, klen, ret);
+}
+
 int batch_new(struct store *st, struct batch **ret)
 {
-	struct batch *b = malloc(sizeof *b);
+	struct batch *b = calloc(1, sizeof *b);
 
 	if (!b)
 		return -ENOMEM;
 	b->wb = rocksdb_writebatch_create();
 	b->store = st;
-	b->release = NULL;
-	b->guard = NULL;
 	*ret = b;
 	return 0;
 }
@@ -462,6 +519,7 @@ void batch_free(struct batch *b)
 		return;
 	release_guard(b);
 	rocksdb_writebatch_destroy(b->wb);
+	batch_rows_done(&b->rows);
 	free(b);
 }
 
@@ -469,16 +527,19 @@ void batch_put(struct batch *b, enum store_cf cf, const void *key, size_t klen, 
 	size_t vlen)
 {
 	rocksdb_writebatch_put_cf(b->wb, b->store->cf[cf], key, klen, value, vlen);
+	batch_rows_add(&b->rows, cf, key, klen, value, vlen);
 }
 
 void batch_del(struct batch *b, enum store_cf cf, const void *key, size_t klen)
 {
 	rocksdb_writebatch_delete_cf(b->wb, b->store->cf[cf], key, klen);
+	batch_rows_add(&b->rows, cf, key, klen, NULL, 0);
 }
 
 void batch_mark(struct batch *b)
 {
 	rocksdb_writebatch_set_save_point(b->wb);
+	batch_rows_mark(&b->rows);
 }
 
 void batch_rewind(struct batch *b)
@@ -486,12 +547,18 @@ void batch_rewind(struct batch *b)
 	char *text = NULL;
 
 	rocksdb_writebatch_rollback_to_save_point(b->wb, &text);
-	(void)take_error(text); /* there is no mark: nothing to take back */
+	batch_rows_rewind(&b->rows);
+	(void)store_take_error(text); /* there is no mark: nothing to take back */
 }
 
 size_t batch_count(const struct batch *b)
 {
 	return (size_t)rocksdb_writebatch_count(b->wb);
+}
+
+int store_broken(struct store *st)
+{
+	return atomic_load(&st->broken);
 }
 
 int store_room(struct store *st, uint64_t n)
@@ -552,8 +619,10 @@ static int commit(struct store *st, struct batch *b, uint64_t reserve)
 	if (r < 0)
 		return r;
 	rocksdb_write(st->db, st->write_options, b->wb, &text);
+	batch_rows_tell(&b->rows, st->rows, text == NULL);
 	if (text)
 		return take_write_error(st, text);
+	fault_instant("store_committed");
 	rocksdb_writebatch_clear(b->wb);
 	release_guard(b);
 	return 0;
@@ -652,7 +721,7 @@ int store_iter_valid(struct store_iter *it)
 	if (rocksdb_iter_valid(it->it))
 		return 1;
 	rocksdb_iter_get_error(it->it, &text);
-	return take_error(text);
+	return store_take_error(text);
 }
 
 void store_iter_next(struct store_iter *it)

@@ -24,7 +24,7 @@
 enum store_cf {
 	CF_STATE, /* cursor, device number, node counter, in-flight commit, format version */
 	CF_NODE,
-	CF_LINK, /* be64 parent, name: one prefix scan is a readdir */
+	CF_LINK, /* be64 parent, place, name: one prefix scan is a readdir */
 	CF_NAMES, /* be64 node, be64 parent, name: further names of nodes that have several */
 	CF_XATTR, /* be64 node, name */
 	CF_MANIFEST, /* content id */
@@ -40,7 +40,22 @@ struct batch;
 struct store_iter;
 
 int store_open(const char *dir, struct store **ret, struct err *err) must_check;
+/*
+ * For who looks after damage. STORE_LOOK changes nothing, and needs no room. STORE_SALVAGE also
+ * opens a store whose log is damaged in its middle, which store_open() refuses: what the damaged
+ * blocks of the log held is not there then, what stands behind them is.
+ */
+enum store_mode { STORE_USE, STORE_LOOK, STORE_SALVAGE };
+int store_open_as(
+	const char *dir, enum store_mode mode, struct store **ret, struct err *err) must_check;
+/*
+ * Makes a store that store_open_as() cannot open openable again out of the table files and logs
+ * that are there. Nobody has it open. What cannot be read is left out.
+ */
+int store_rebuild(const char *dir, struct err *err) must_check;
 void store_free(struct store *st);
+/* 0, or the error that ended writing to the store for good: it has to be opened anew. */
+int store_broken(struct store *st) must_check;
 
 /* Appends the value to *ret. 1 found, 0 absent, -errno. ret may be NULL to ask for presence. */
 int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen,
@@ -99,6 +114,23 @@ int store_iter_valid(struct store_iter *it) must_check;
 void store_iter_next(struct store_iter *it);
 struct slice store_iter_key(struct store_iter *it);
 struct slice store_iter_value(struct store_iter *it);
+
+/*
+ * The whole store as it is at one instant, batches whole: for who compares rows. Freed before the
+ * store is. The calls are those above, of that instant; they leave the caches as they are.
+ */
+struct store_snapshot;
+int store_snapshot_new(struct store *st, struct store_snapshot **ret) must_check;
+void store_snapshot_free(struct store_snapshot *sn);
+static inline void store_snapshot_free_p(struct store_snapshot **sn)
+{
+	store_snapshot_free(*sn);
+}
+#define _cleanup_snapshot_ _cleanup_(store_snapshot_free_p)
+int store_snapshot_get(struct store_snapshot *sn, enum store_cf cf, const void *key, size_t klen,
+	struct buf *ret) must_check;
+int store_snapshot_iter(
+	struct store_snapshot *sn, enum store_cf cf, struct store_iter **ret) must_check;
 
 /*
  * Whether the disk has room for n more bytes of data beside what rows need: 0, -ENOSPC. Who

@@ -8,6 +8,7 @@
  *     none; a row that was deleted since has a base row in any case.
  */
 #include "clock.h"
+#include "fault.h"
 #include "meta/tree_internal.h"
 
 #include <errno.h>
@@ -118,16 +119,25 @@ void tree_free(struct tree *t)
 }
 
 /* As the server has it on every drive. */
-static void put_root(struct batch *b)
+static void put_root(struct batch *b, int64_t created_ns)
 {
-	struct node_rec rec = { .attr.mode = ROOT_MODE };
+	struct node_rec rec = {
+		.attr = {
+			.mode = ROOT_MODE,
+			.atime_ns = created_ns,
+			.mtime_ns = created_ns,
+			.ctime_ns = created_ns,
+			.btime_ns = created_ns,
+		},
+	};
 	struct row_key k = key_id(NODE_ROOT);
 	uint8_t row[NODE_ROW_MAX];
 
 	batch_put(b, CF_NODE, k.b, k.n, row, node_encode(&rec, row));
 }
 
-int tree_format(struct store *st, const char *drive_id, uint32_t device_number, struct err *err)
+int tree_format(struct store *st, const char *drive_id, uint32_t device_number, int64_t created_ns,
+	struct err *err)
 {
 	_cleanup_batch_ struct batch *b = NULL;
 	int r = state_get(st, STATE_FORMAT, NULL);
@@ -146,9 +156,10 @@ int tree_format(struct store *st, const char *drive_id, uint32_t device_number, 
 		state_put_u64(b, STATE_COUNTER, 1);
 		batch_put(
 			b, CF_STATE, STATE_DRIVE, strlen(STATE_DRIVE), drive_id, strlen(drive_id));
-		put_root(b);
+		put_root(b, created_ns);
 		r = store_commit(st, b);
 	}
+	fault_instant("tree.formatted");
 	if (r == 0)
 		r = store_sync(st);
 	return r < 0 ? err_sys(err, -r, "format the cache") : 0;
@@ -233,6 +244,8 @@ static void create_change(
 			.btime_ns = now,
 		},
 	};
+	ret->xattrs = init->xattrs;
+	ret->n_xattrs = init->n_xattrs;
 	if (S_ISLNK(init->mode)) {
 		ret->target = init->target;
 		ret->attr.size = init->target.n;
@@ -309,6 +322,11 @@ int tree_setattr(struct tree *t, uint64_t node, uint32_t mask, const struct node
 	if (r == 0)
 		outbox_notify(t);
 	return r;
+}
+
+struct tree_place tree_place(struct tree *t)
+{
+	return (struct tree_place){ t->tail, t->cursor };
 }
 
 int tree_sync(struct tree *t)

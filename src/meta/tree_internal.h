@@ -31,7 +31,9 @@
 #define STATE_ACKED "acked"
 #define STATE_INFLIGHT "inflight"
 #define STATE_SENT "sent"
-#define FORMAT_VERSION 1
+#define STATE_DIED "died"
+#define STATE_LOST CACHE_STATE_LOST
+#define FORMAT_VERSION 2
 
 /* The commit that was handed out and whose fate is not known. */
 struct inflight {
@@ -152,6 +154,9 @@ int node_read(struct tree *t, uint64_t id, struct buf *row, struct node_rec *ret
 int manifest_load(struct view *v, const struct node_rec *rec, struct slice *ret) must_check;
 /* Where a manifest goes: inline, or into a row of the view. */
 int entry_set_manifest(struct view *v, struct outbox_entry *e, struct slice bytes) must_check;
+/* apply.c: the row gets the manifest of the entry's content, which is rec->attr.content. */
+int entry_get_manifest(
+	struct view *v, const struct outbox_entry *e, struct node_rec *rec) must_check;
 struct row_key key_digest(const struct digest *d);
 /* A content id as the tree has it: zero for no bytes. */
 struct digest content_normal(const struct digest *content);
@@ -229,14 +234,32 @@ struct rebased {
 	uint64_t last;
 	uint64_t entries;
 	uint64_t sent; /* of `entries` */
+	uint64_t cut; /* set by the caller: entries from here on are dropped; 0: none */
 };
-/* to: the page's. Entries of sent commits that it holds are dropped. */
+/* to: the page's (NULL: nothing new). Entries of sent commits that it holds are dropped. */
 int rebase(struct tree *t, struct view *v, struct page *p, uint64_t to, struct batch *b,
 	struct rebased *ret, struct err *err) must_check;
 
 /* resolve.c: the table of conflicts. */
 struct replay;
 int resolve_entry(struct replay *rp, struct outbox_entry *e) must_check;
+
+/* died.c */
+#define DEATHS_MAX COMMIT_CHANGES_MAX
+struct death {
+	uint64_t node;
+	uint64_t entry;
+};
+struct deaths {
+	size_t n;
+	struct death list[DEATHS_MAX];
+};
+/* When the entry is the death of a node. */
+void deaths_note(struct deaths *d, const struct outbox_entry *e);
+/* Their entries leave the outbox with the batch. */
+int deaths_put(struct tree *t, struct batch *b, const struct deaths *d) must_check;
+/* Of a node that is not there: 1 when an entry behind `since` deleted it here, 0, -errno. */
+int died_here(struct tree *t, uint64_t node, uint64_t since) must_check;
 
 /* ack.c */
 int ack_entries(struct tree *t, struct view *v, uint64_t last, struct batch *b,

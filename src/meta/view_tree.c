@@ -65,7 +65,7 @@ int view_kill_node(struct view *v, uint64_t id, uint64_t entry)
 
 int view_link(struct view *v, uint64_t parent, struct slice name, uint64_t *ret)
 {
-	struct row_key k = key_child(parent, name);
+	struct row_key k = key_link(parent, name);
 	struct link_rec rec;
 	struct slice row;
 	int r = view_get(v, CF_LINK, &k, &row);
@@ -170,7 +170,7 @@ static int name_added(
 
 int view_set_link(struct view *v, uint64_t parent, struct slice name, uint64_t node, uint64_t entry)
 {
-	struct row_key k = key_child(parent, name);
+	struct row_key k = key_link(parent, name);
 	uint8_t row[LINK_ROW_BYTES];
 	struct node_rec rec;
 	uint64_t old;

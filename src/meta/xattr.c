@@ -3,6 +3,7 @@
 #include "meta/tree_internal.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 
 static int xattr_name_check(struct slice name)
@@ -116,6 +117,72 @@ static int change_locked(struct tree *t, const struct change *c, int flags)
 		return r < 0 ? r : -ENOENT;
 	r = set_check(&v, c, rec.tag & NODE_HAS_XATTRS, flags);
 	return r < 0 ? r : outbox_commit(t, &v, &e, 1);
+}
+
+/* What is narrower comes first, in case that a commit ends between the two. */
+static int edit_locked(
+	struct tree *t, struct change *attr, const struct change *x, struct node *ret)
+{
+	_cleanup_view_ struct view v;
+	struct outbox_entry e[2] = { 0 };
+	struct node_rec rec;
+	size_t n = 0;
+	int r;
+
+	tree_view(t, &v);
+	r = view_node(&v, attr->node, &rec);
+	if (r <= 0)
+		return r < 0 ? r : -ENOENT;
+	attr->attr.mode = (attr->attr.mode & ~(uint32_t)S_IFMT) | (rec.attr.mode & S_IFMT);
+	r = set_check(&v, x, rec.tag & NODE_HAS_XATTRS, 0);
+	if (r < 0 && r != -ENODATA)
+		return r;
+	if (x->kind == CHANGE_SETXATTR)
+		e[n++].change = *x;
+	if (attr->mask)
+		e[n++].change = *attr;
+	if (x->kind == CHANGE_REMOVEXATTR && r == 0)
+		e[n++].change = *x;
+	r = n ? outbox_commit(t, &v, e, n) : 0;
+	if (r == 0)
+		r = view_node(&v, attr->node, &rec);
+	if (r > 0)
+		node_show(t, attr->node, &rec, ret);
+	return MIN(r, 0);
+}
+
+int tree_setattr_xattr(struct tree *t, uint64_t node, uint32_t mask, const struct node_attr *attr,
+	const struct xattr_edit *edit, struct node *ret)
+{
+	int64_t now = clock_real_ns();
+	struct change c = { .kind = CHANGE_SETATTR, .node = node, .time_ns = now };
+	struct change x = {
+		.kind = edit->remove ? CHANGE_REMOVEXATTR : CHANGE_SETXATTR,
+		.node = node,
+		.xattr = { edit->name, edit->value },
+		.attr.ctime_ns = now,
+		.time_ns = now,
+	};
+	int r = xattr_name_check(edit->name);
+
+	if (r < 0)
+		return r;
+	if (mask & ~(uint32_t)ATTR_ALL)
+		return -EINVAL;
+	attr_merge(&c.attr, attr, mask);
+	if (mask)
+		c.mask = mask | ATTR_CTIME;
+	if (mask & ATTR_CTIME)
+		x.attr.ctime_ns = attr->ctime_ns;
+	else
+		c.attr.ctime_ns = now;
+	{
+		SCOPED_LOCK(&t->lock);
+		r = edit_locked(t, &c, &x, ret);
+	}
+	if (r == 0)
+		outbox_notify(t);
+	return r;
 }
 
 static int change_xattr(struct tree *t, struct change *c, int flags)

@@ -85,6 +85,7 @@ struct client_drive {
 	char role[16]; /* "owner", "writer", "reader" */
 	uint64_t head;
 	uint32_t device_number; /* client_attach() only; never 0 there */
+	int64_t created_ns; /* client_attach() only */
 };
 /* Calls visit for each drive that the user has a role in; what it returns, if not 0, ends it. */
 int client_drives(struct client *c, int (*visit)(void *ctx, const struct client_drive *d),

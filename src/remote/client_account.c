@@ -192,7 +192,7 @@ int client_attach(struct client *c, const char *drive_id, struct client_drive *r
 {
 	_cleanup_json_ json_t *answer = NULL;
 	struct client_drive d = { 0 };
-	uint64_t number = 0;
+	uint64_t number = 0, created_ns = 0;
 	char path[128];
 	int r;
 
@@ -202,9 +202,12 @@ int client_attach(struct client *c, const char *drive_id, struct client_drive *r
 		r = take_drive(answer, &d, err);
 	if (r == 0)
 		r = take_number(answer, "device_number", 1, NODE_DEVICE_GIVEN_MAX, &number, err);
+	if (r == 0)
+		r = take_number(answer, "created_ns", 0, INT64_MAX, &created_ns, err);
 	if (r < 0)
 		return r;
 	d.device_number = (uint32_t)number;
+	d.created_ns = (int64_t)created_ns;
 	*ret = d;
 	return 0;
 }

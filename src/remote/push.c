@@ -16,16 +16,32 @@
  * The first commit after the start may have been sent before a crash, so it begins as UNKNOWN:
  * it goes out as it is, without asking for chunks; the server knows it by its id, or refuses it
  * for a chunk that it lacks.
+ *
+ * What is sent is durable here before: after a power loss the server never has changes of this
+ * device that the device has forgotten, nor node ids that it would give a second time.
  */
 #include "remote/push.h"
 
 #include "clock.h"
+#include "fault.h"
 #include "remote/pull.h"
 #include "remote/upload.h"
 #include "workers.h"
 
 #include <errno.h>
 #include <string.h>
+
+/*
+ * While changes keep coming, commits begin that far apart, so that each has many: every one costs
+ * a sync of the disk here and a transaction there, on the CPUs of those who make the changes. The
+ * first after a pause goes at once.
+ */
+#define GATHER_MS 5
+/* After so many in a row it is a long piece of work that nobody watches file by file. */
+#define GATHER_LONGER_AFTER 20
+#define GATHER_LONGER_MS 20
+/* So many have gathered already. */
+#define GATHERED_CHANGES (COMMIT_CHANGES_MAX / 2)
 
 static const struct retry push_retry = { .min_ms = 100, .max_ms = 30000 };
 
@@ -42,6 +58,9 @@ void push_wake(void *ctx)
 	struct sync *s = ctx;
 	SCOPED_LOCK(&s->lock);
 
+	/* It is told already, and has not looked yet. */
+	if (s->outbox_woken)
+		return;
 	s->outbox_woken = true;
 	pthread_cond_broadcast(&s->changed);
 }
@@ -173,6 +192,7 @@ static int send(struct push *p, const struct buf *body, struct commit_reply *ret
 		/* It has been there; what it said is not noted yet, and that can fail. */
 		if (r == 0) {
 			p->may_be_sent = true;
+			fault_instant("push.answered");
 			return 0;
 		}
 		if (!p->may_be_sent && surely_not_applied(r))
@@ -267,6 +287,13 @@ static int encode(
 	return r < 0 ? err_sys(err, -r, "a commit cannot be encoded") : 0;
 }
 
+static int make_durable(struct push *p, struct err *err)
+{
+	int r = tree_sync(p->sync->tree);
+
+	return r < 0 ? err_sys(err, -r, "what is to be sent cannot be made durable here") : 0;
+}
+
 /* 1 done, and there may be more; 2 refused: pull first; -errno. Has the merge right. */
 static int push_commit(struct push *p, const struct outgoing *o, struct err *err)
 {
@@ -278,6 +305,8 @@ static int push_commit(struct push *p, const struct outgoing *o, struct err *err
 	if (r == 0)
 		r = encode(o, &pack, &body, err);
 	buf_done(&pack);
+	if (r == 0)
+		r = make_durable(p, err);
 	if (r == 0)
 		r = send(p, &body, &reply, &arena, err);
 	if (r < 0)
@@ -326,9 +355,25 @@ static int push_once(struct push *p, struct err *err)
 	return r;
 }
 
+/* Waits for more to gather, when there is something already. */
+static void gather(struct push *p, unsigned in_a_row, int64_t began_ms)
+{
+	struct sync *s = p->sync;
+	struct outbox_stats outbox;
+	int64_t until = began_ms + (in_a_row < GATHER_LONGER_AFTER ? GATHER_MS : GATHER_LONGER_MS);
+
+	replica_outbox_stats(s->tree, &outbox);
+	if (outbox.entries == 0 || outbox.entries >= GATHERED_CHANGES)
+		return;
+	SCOPED_LOCK(&s->lock);
+	while (!s->stopping && sync_wait_changed_locked(s, until))
+		;
+}
+
 static void push_all(struct push *p)
 {
 	struct sync *s = p->sync;
+	unsigned in_a_row = 0;
 	int r = 1;
 
 	while (r && !sync_stopping(s)) {
@@ -336,6 +381,8 @@ static void push_all(struct push *p)
 		int64_t began_ms = clock_mono_ms();
 
 		r = push_once(p, &err);
+		if (r > 0)
+			gather(p, in_a_row++, began_ms);
 		if (r >= 0 || r == -ECANCELED)
 			continue;
 		if (r != -EAGAIN)

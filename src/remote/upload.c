@@ -3,6 +3,7 @@
 
 #include "chunk/pack.h"
 #include "clock.h"
+#include "fault.h"
 #include "bounds.h"
 #include "meta/cache.h"
 #include "remote/fetch.h"
@@ -153,6 +154,7 @@ static int send_pack(struct job *j, struct err *err)
 
 	if (r == 0)
 		r = client_put_pack(s->client, s->drive_id, pack.data, pack.len, err);
+	fault_instant("upload.packed");
 	if (r == 0)
 		sync_note_good(s);
 	return r;

@@ -94,8 +94,10 @@ enum change_kind { /* stored: only append */
 /*
  * One tree operation. The node a name leads to is always said, so that the server can see that
  * the device meant what is there. Side effects that every applier derives for itself, and that
- * no change spells out: link counts, the death of a node with its last link, and mtime and
- * ctime := time_ns of the directories whose names a change touches.
+ * no change spells out: link counts, the death of a node with its last link, mtime and
+ * ctime := time_ns of the directories whose names a change touches, and ctime := time_ns of a node
+ * that a rename moved (with the exchange flag: both) or that an unlink or a rename left with
+ * other names.
  */
 struct change {
 	enum change_kind kind;

@@ -5,7 +5,8 @@
  * filework create DIR DIRS FILES SIZE	FILES files of SIZE bytes, spread over DIRS directories
  * filework write FILE BYTES		sequential, 1 MiB a call, and close
  * filework read FILE			sequential, 1 MiB a call
- * filework latency FROM TO COUNT	write and close FROM, wait until TO has the bytes;
+ * filework fsync DIR WRITERS COUNT	each writer, in a file of its own: COUNT times 4 KiB and
+ * fsync filework latency FROM TO COUNT	write and close FROM, wait until TO has the bytes;
  * microseconds
  *
  * Prints seconds (latency: one figure a line).
@@ -14,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +111,45 @@ static void read_file(const char *path)
 		die(path);
 }
 
+struct syncer {
+	pthread_t thread;
+	char path[4096];
+	long count;
+};
+
+static void *write_and_sync(void *arg)
+{
+	struct syncer *s = arg;
+	int fd = open(s->path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+
+	if (fd < 0)
+		die(s->path);
+	for (long i = 0; i < s->count; i++) {
+		if (write(fd, block + i % 64 * 4096, 4096) != 4096 || fsync(fd) < 0)
+			die(s->path);
+	}
+	if (close(fd) < 0)
+		die(s->path);
+	return NULL;
+}
+
+static void sync_files(const char *dir, long writers, long count)
+{
+	struct syncer *all = calloc((size_t)writers, sizeof *all);
+
+	if (!all)
+		die("writers");
+	for (long i = 0; i < writers; i++) {
+		all[i].count = count;
+		snprintf(all[i].path, sizeof all[i].path, "%s/%ld", dir, i);
+		if (pthread_create(&all[i].thread, NULL, write_and_sync, &all[i]) != 0)
+			die("thread");
+	}
+	for (long i = 0; i < writers; i++)
+		pthread_join(all[i].thread, NULL);
+	free(all);
+}
+
 /* Whether the file at path begins with n. */
 static int has(const char *path, uint64_t n)
 {
@@ -156,11 +197,13 @@ int main(int argc, char **argv)
 		write_file(argv[2], strtoull(argv[3], NULL, 10));
 	} else if (argc == 3 && strcmp(argv[1], "read") == 0) {
 		read_file(argv[2]);
+	} else if (argc == 5 && strcmp(argv[1], "fsync") == 0) {
+		sync_files(argv[2], atol(argv[3]), atol(argv[4]));
 	} else if (argc == 5 && strcmp(argv[1], "latency") == 0) {
 		latency(argv[2], argv[3], atol(argv[4]));
 		return 0;
 	} else {
-		fprintf(stderr, "usage: filework create|write|read|latency ...\n");
+		fprintf(stderr, "usage: filework create|write|read|fsync|latency ...\n");
 		return 2;
 	}
 	printf("%.6f\n", (double)(clock_mono_ns() - start) / 1e9);

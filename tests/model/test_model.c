@@ -202,7 +202,7 @@ static void random_create(struct device *d, struct listing *l)
 static void random_unlink(struct device *d, struct listing *l)
 {
 	struct entry *e = any_entry(l, false);
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	if (!e)
 		return;
@@ -224,7 +224,7 @@ static void random_rename(struct device *d, struct listing *l)
 	uint64_t dir = any_dir(l), target;
 	const char *name = ANY_NAME;
 	struct node was = { 0 };
-	struct victim v;
+	_cleanup_renamed_ struct renamed v = { 0 };
 
 	if (!e)
 		return;
@@ -236,7 +236,7 @@ static void random_rename(struct device *d, struct listing *l)
 	trace("%s: rename %llx/%s (%llx) -> %llx/%s (%llx) %u\n", d->name,
 		(unsigned long long)e->parent, e->name, (unsigned long long)e->node,
 		(unsigned long long)dir, name, (unsigned long long)target, flags);
-	if (v.any && flags != RENAME_EXCHANGE) {
+	if (v.victim.any && flags != RENAME_EXCHANGE) {
 		for (size_t i = 0; i < n_contents; i++) {
 			if (digest_eq(&contents[i].id, &was.attr.content))
 				contents[i].removed = true;
@@ -526,7 +526,7 @@ static void model_remove(struct model *m, struct device *d)
 {
 	struct model_link *l = model_any_link(m);
 	uint64_t parent;
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 	bool dir;
 	int r;
 
@@ -576,7 +576,7 @@ static void model_rename(struct model *m, struct device *d)
 	struct model_link *from = model_any_link(m), *to;
 	size_t parent = model_any_dir(m), node;
 	const char *name = ANY_NAME;
-	struct victim v;
+	_cleanup_renamed_ struct renamed v = { 0 };
 	int r;
 
 	if (!from)
@@ -587,7 +587,7 @@ static void model_rename(struct model *m, struct device *d)
 	ck_assert_int_eq(r, model_rename_result(m, from, parent, to, flags));
 	if (r < 0 || (to && to->node == from->node))
 		return;
-	ck_assert_int_eq(v.any, to != NULL);
+	ck_assert_int_eq(v.victim.any, to != NULL);
 	node = from->node;
 	if (flags == RENAME_EXCHANGE) {
 		from->node = to->node;

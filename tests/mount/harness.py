@@ -95,11 +95,12 @@ class Server:
         run(VARVED, "drive", "create", "home", "--owner", "alice", "--data", self.data)
         self.start()
 
-    def start(self):
+    def start(self, env=None):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [VARVED, "serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port}",
-                 *self.args], stdout=subprocess.PIPE, stderr=log)
+                 *self.args], stdout=subprocess.PIPE, stderr=log,
+                env=dict(os.environ, **(env or {})))
         line = self.process.stdout.readline().decode()
         m = re.search(r"(https?://\S+:(\d+))", line)
         check(m, "server did not start:", line, open(self.log, errors="replace").read()[-2000:])
@@ -128,6 +129,7 @@ class Device:
         os.makedirs(self.dir, exist_ok=True)
         self.env = dict(os.environ, VARVE_HOME=self.home)
         self.process = None
+        self.dying = []
         if login:
             args = ["login", server.url, "--user", "alice", "--password-file", server.password,
                     "--device", name]
@@ -138,14 +140,21 @@ class Device:
     def varve(self, *argv, fail=True, timeout=120):
         return run(VARVE, *argv, env=self.env, fail=fail, timeout=timeout)
 
-    def mount(self, *args, env=None):
-        """Mounts in the foreground, so that the daemon is ours to signal."""
+    def start_mount(self, *args, env=None, posix=True):
+        """In the foreground, so that the daemon is ours to signal. Where its log begins."""
+        if posix and os.geteuid() == 0:
+            args = ("-o", "posix", *args)
         path = os.path.join(self.lab.dir, f"dev-{self.name}.log")
         with open(path, "ab") as log:
             begin = log.tell()
             self.process = subprocess.Popen([VARVE, "mount", self.dir, "-f", *args],
                                             env=dict(self.env, **(env or {})),
                                             stdout=log, stderr=log)
+        return path, begin
+
+    def mount(self, *args, env=None, posix=True):
+        """Root's mounts show owners as they are stored, unless `posix` is false."""
+        path, begin = self.start_mount(*args, env=env, posix=posix)
 
         def mounted():
             if self.process.poll() is not None:
@@ -156,6 +165,8 @@ class Device:
                 said.seek(begin)
                 return b"is mounted at" in said.read()
         until(mounted, 30, "mount of " + self.name)
+        while self.dying:
+            self.dying.pop().wait(30 * SLOW)
         return self
 
     def log_tail(self):
@@ -172,7 +183,11 @@ class Device:
     def kill(self):
         """kill -9 of the daemon; what it leaves is for the next mount to deal with."""
         self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(3 * SLOW)
+        except subprocess.TimeoutExpired:
+            # It hangs in its death, as the kernel may let it: the next mount ends that.
+            self.dying.append(self.process)
         self.process = None
 
     def status(self):

@@ -291,5 +291,67 @@ def test_reader_of_missing_bytes_can_be_killed():
         equal(b.read("far"), a.read("far"), "after it is back")
 
 
+def test_written_after_it_was_deleted_elsewhere():
+    """Opened, deleted on the other device, and then written to: the write wins, under its name."""
+    with Lab() as lab:
+        _, a, b = lab.pair()
+        os.mkdir(a.path("d"))
+        for name in ("plain", "renamed", "d/below"):
+            a.write(name, b"old")
+        settle(a, b)
+        fds = {n: os.open(b.path(n), os.O_RDWR) for n in ("plain", "renamed", "d/below")}
+        os.write(fds["renamed"], b"n")
+        os.rename(b.path("renamed"), b.path("moved"))
+        b.wait()
+        for path in ("plain", "moved", "d/below"):
+            until(lambda: os.path.exists(a.path(path)), what=path)
+            os.unlink(a.path(path))
+        os.rmdir(a.path("d"))
+        until(lambda: os.listdir(b.dir) == [], what="the deletion")
+        for fd in fds.values():
+            os.pwrite(fd, b"new", 0)
+            os.close(fd)
+        settle(b, a)
+        for d in (a, b):
+            equal(sorted(os.listdir(d.dir)), ["d", "moved", "plain"], d.name)
+            equal([d.read(n) for n in ("plain", "moved", "d/below")], [b"new"] * 3, d.name)
+
+
+def test_written_after_it_became_one_with_another():
+    """Both make the same empty file, which is one then; who has it open goes on writing."""
+    with Lab() as lab:
+        s, a, b = lab.pair()
+        s.stop()
+        fds = [os.open(d.path("f"), os.O_RDWR | os.O_CREAT | os.O_EXCL) for d in (a, b)]
+        s.start()
+        until(lambda: a.status()["synced"] and b.status()["synced"], what="synced")
+        for fd, data in zip(fds, (b"from a", b"from b")):
+            os.write(fd, data)
+            os.close(fd)
+        for _ in range(3):
+            settle(a, b)
+        same_trees(a.dir, b.dir)
+        have = {a.read(n) for n in os.listdir(a.dir)}
+        equal(have, {b"from a", b"from b"}, "contents")
+
+
+def test_cut_after_it_was_deleted():
+    """Synced, deleted while it is open, and cut to nothing: what waits to be settled is, once."""
+    with Lab() as lab:
+        _, a, _ = lab.pair()
+        for n in range(20):
+            fd = os.open(a.path("f"), os.O_RDWR | os.O_CREAT)
+            os.write(fd, b"x" * (100 if n % 2 else 200000))
+            os.fsync(fd)
+            os.unlink(a.path("f"))
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"y", 0)
+            equal(os.pread(fd, 10, 0), b"y", "bytes")
+            os.close(fd)
+        time.sleep(1.2)
+        check(a.process.poll() is None, "the daemon goes on")
+        a.umount()
+
+
 if __name__ == "__main__":
     main([t for n, t in list(globals().items()) if n.startswith("test_")])

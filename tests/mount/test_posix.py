@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""posix.py on a mounted drive, with the server and without it, and on a plain folder."""
+"""posix.py and posix_attr.py on a mounted drive, with the server and without it, and on a plain
+folder."""
 
 import os
 import subprocess
@@ -8,14 +9,18 @@ import sys
 
 from harness import Lab, check, equal, main, same_trees
 
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "posix.py")
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def posix(folder):
-    """Its own closing line is counted, too."""
-    r = subprocess.run([sys.executable, SCRIPT, folder], text=True, stdout=subprocess.PIPE)
-    print(r.stdout, end="", flush=True)
-    equal(r.returncode, 0, "exit status")
+    """Their own closing lines are counted, too."""
+    # Other users have to reach it.
+    os.chmod(os.path.dirname(folder), 0o755)
+    for script in ("posix.py", "posix_attr.py"):
+        r = subprocess.run([sys.executable, os.path.join(HERE, script), folder], text=True,
+                           stdout=subprocess.PIPE)
+        print(r.stdout, end="", flush=True)
+        equal(r.returncode, 0, script)
 
 
 def test_mounted_with_its_server():

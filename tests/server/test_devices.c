@@ -146,7 +146,8 @@ static void register_device(struct device *d, const char *name)
 	ck_assert_msg(client_drives(c, first_drive, d, &err) == 1, "%s", err.text);
 	ck_assert_msg(client_attach(c, d->drive, &drive, &err) == 0, "%s", err.text);
 	open_local(d);
-	ck_assert_int_eq(tree_format(d->store, d->drive, drive.device_number, &err), 0);
+	ck_assert_int_eq(
+		tree_format(d->store, d->drive, drive.device_number, drive.created_ns, &err), 0);
 	cache_free(d->cache);
 	store_free(d->store);
 	memcpy(d->token, login.token, sizeof d->token);

@@ -40,7 +40,7 @@ void kit_open_tree(struct kit *k, const char *dir)
 		fprintf(stderr, "store: %s\n", err.text);
 		abort();
 	}
-	r = tree_format(k->store, "00112233445566778899aabbccddeeff", 1, &err);
+	r = tree_format(k->store, "00112233445566778899aabbccddeeff", 1, 0, &err);
 	must(r == 0 || r == -EEXIST);
 	must(cache_open(k->store, dir, &k->cache, &err) == 0);
 	o.store = k->store;

@@ -36,6 +36,7 @@ struct tree {
 	struct entry entries[ENTRIES_MAX]; /* entry number i at i - 1 */
 	uint64_t first, tail;
 	bool in_flight;
+	bool durable; /* since it was handed out */
 	struct commit flying; /* id and base */
 	uint64_t flying_last;
 	void (*notify)(void *ctx);
@@ -172,6 +173,7 @@ int replica_next(struct tree *t, struct outgoing *ret)
 	if (t->first > t->tail)
 		return 0;
 	start_flight(t);
+	t->durable = false;
 	n = t->flying_last - t->first + 1;
 	o.slices = calloc(n, sizeof *o.slices);
 	o.chunks = calloc(n * NEEDS_MAX, sizeof *o.chunks);
@@ -202,7 +204,7 @@ void outgoing_done(struct outgoing *o)
 int replica_committed(struct tree *t, const struct outgoing *o, uint64_t seq)
 {
 	SCOPED_LOCK(&t->lock);
-	t->violations += !t->in_flight || o->last_entry != t->flying_last;
+	t->violations += !t->in_flight || o->last_entry != t->flying_last || !t->durable;
 	t->in_flight = false;
 	t->first = o->last_entry + 1;
 	if (seq == t->cursor + 1)
@@ -225,6 +227,13 @@ int replica_apply(struct tree *t, const struct changes *page, struct err *err)
 	t->violations += t->in_flight || page->from != t->cursor;
 	t->cursor = page->to;
 	t->pages++;
+	return 0;
+}
+
+int tree_sync(struct tree *t)
+{
+	SCOPED_LOCK(&t->lock);
+	t->durable = true;
 	return 0;
 }
 

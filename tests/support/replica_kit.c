@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "replica_kit.h"
 
+#include "meta/check.h"
 #include "bounds.h"
 #include "chunk/pack.h"
 #include "clock.h"
@@ -33,6 +34,10 @@ void world_open(struct world *w)
 	}
 	ck_assert_msg(vault_create_drive(w->vault, 1, "home", "home", &w->drive, &err) == 0, "%s",
 		err.text);
+	DB_STMT(s, w->db, "SELECT created_ns FROM drive WHERE id = ?1", &err);
+	db_bind_int(s, 1, w->drive);
+	ck_assert_int_eq(db_step(s, &err), 1);
+	w->created_ns = db_int(s, 0);
 }
 
 void world_close(struct world *w)
@@ -69,7 +74,7 @@ static void open_parts(struct device *d)
 	ck_assert_msg(cache_open(d->st, d->dir, &d->cache, &err) == 0, "%s", err.text);
 	o.store = d->st;
 	o.cache = d->cache;
-	r = tree_format(d->st, "home", d->number, &err);
+	r = tree_format(d->st, "home", d->number, d->w->created_ns, &err);
 	ck_assert_msg(r == 0 || r == -EEXIST, "%s", err.text);
 	ck_assert_msg(tree_open(&o, &d->t, &err) == 0, "%s", err.text);
 	tree_set_sink(d->t, (struct change_sink){ changed, d });
@@ -271,6 +276,7 @@ enum content_result write_upon(struct device *d, uint64_t node, const struct dig
 	if (*bytes)
 		ck_assert_int_eq(cache_add(d->cache, b, &id, bytes, strlen(bytes), 0), 0);
 	u.batch = b;
+	u.known_entry = d->known_entry ? d->known_entry : tree_place(d->t).entry;
 	ck_assert_int_eq(tree_put_content(d->t, &u, &result, &n), 0);
 	if (ret_node)
 		*ret_node = n.id;
@@ -295,7 +301,7 @@ uint64_t make_file(struct device *d, uint64_t parent, const char *name, const ch
 
 int remove_file(struct device *d, uint64_t parent, const char *name)
 {
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	return tree_unlink(d->t, parent, text(name), &v);
 }
@@ -303,7 +309,7 @@ int remove_file(struct device *d, uint64_t parent, const char *name)
 int move(struct device *d, uint64_t parent, const char *name, uint64_t new_parent,
 	const char *new_name)
 {
-	struct victim v;
+	_cleanup_renamed_ struct renamed v = { 0 };
 
 	return tree_rename(d->t, parent, text(name), new_parent, text(new_name), 0, &v);
 }
@@ -460,6 +466,31 @@ static size_t count_rows(struct device *d, enum store_cf cf)
 	return n;
 }
 
+static void found_problem(void *ctx, const struct check_problem *p)
+{
+	const struct device *d = ctx;
+
+	ck_assert_msg(p->severity == CHECK_NOTE, "%s: %s", d->name, p->text);
+}
+
+/* What `varve doctor` would say of it. */
+static void examine(struct device *d)
+{
+	struct check_options options = {
+		.store = d->st,
+		.dir = d->dir,
+		.device_name = d->name,
+		.cache = d->cache,
+		.found = found_problem,
+		.ctx = d,
+	};
+	struct check_result result;
+	struct err err = { 0 };
+
+	ck_assert_msg(check_run(&options, &result, &err) == 0, "%s", err.text);
+	ck_assert(!result.rebuild && result.problems == 0);
+}
+
 void device_check(struct device *d)
 {
 	_cleanup_iter_ struct store_iter *it = NULL;
@@ -483,4 +514,5 @@ void device_check(struct device *d)
 	ck_assert_uint_ge(count_rows(d, CF_OUTBOX), stats.entries);
 	if (count_rows(d, CF_OUTBOX) == 0)
 		ck_assert_uint_eq(count_rows(d, CF_BASE), 0);
+	examine(d);
 }

@@ -15,6 +15,7 @@ struct world {
 	struct blob *blob;
 	struct vault *vault;
 	int64_t drive;
+	int64_t created_ns;
 };
 
 struct device {
@@ -26,6 +27,7 @@ struct device {
 	struct cache *cache;
 	struct tree *t;
 	struct buf events; /* one line an event */
+	uint64_t known_entry; /* of write_upon(); 0: as of now */
 };
 
 void world_open(struct world *w);

@@ -169,12 +169,16 @@ START_TEST(attaches)
 	struct client_drive d;
 
 	canned.text = "{\"id\":\"" DRIVE "\",\"name\":\"n\",\"role\":\"owner\","
-		      "\"device_number\":3,\"head\":0}";
+		      "\"device_number\":3,\"head\":0,\"created_ns\":1763856000123456789}";
 	ck_assert_int_eq(client_attach(client, DRIVE, &d, &err), 0);
 	ck_assert_uint_eq(d.device_number, 3);
+	ck_assert_int_eq(d.created_ns, 1763856000123456789);
 	ck_assert_str_eq(canned.path, "/v1/drives/" DRIVE "/attach");
 	canned.text = "{\"id\":\"" DRIVE "\",\"name\":\"n\",\"role\":\"owner\","
-		      "\"device_number\":0,\"head\":0}";
+		      "\"device_number\":0,\"head\":0,\"created_ns\":1}";
+	ck_assert_int_eq(client_attach(client, DRIVE, &d, &err), -EBADMSG);
+	canned.text = "{\"id\":\"" DRIVE "\",\"name\":\"n\",\"role\":\"owner\","
+		      "\"device_number\":3,\"head\":0}";
 	ck_assert_int_eq(client_attach(client, DRIVE, &d, &err), -EBADMSG);
 }
 END_TEST

@@ -93,10 +93,12 @@ static void touch(struct tree *t, unsigned dir, int64_t time_ns)
 	t->nodes[dir].attr.mtime_ns = t->nodes[dir].attr.ctime_ns = time_ns;
 }
 
-static void drop(struct tree *t, unsigned node)
+static void drop(struct tree *t, unsigned node, int64_t time_ns)
 {
 	if (count_links(t, node) == 0)
 		t->nodes[node] = (struct model_node){ 0 };
+	else
+		t->nodes[node].attr.ctime_ns = time_ns;
 }
 
 static unsigned random_live(const struct tree *t)
@@ -257,7 +259,7 @@ static bool make_unlink(struct tree *t, struct change *c)
 	*c = unlink_of(id_of(n), id_of(p), names[i]);
 	c->time_ns = (int64_t)pick(100);
 	t->links[p][i] = 0;
-	drop(t, n);
+	drop(t, n, c->time_ns);
 	touch(t, p, c->time_ns);
 	return true;
 }
@@ -285,8 +287,11 @@ static bool make_rename(struct tree *t, struct change *c)
 	c->time_ns = (int64_t)pick(100);
 	t->links[q][j] = (uint8_t)n;
 	t->links[p][i] = exchange ? (uint8_t)victim : 0;
-	if (victim && !exchange)
-		drop(t, victim);
+	t->nodes[n].attr.ctime_ns = c->time_ns;
+	if (victim && exchange)
+		t->nodes[victim].attr.ctime_ns = c->time_ns;
+	else if (victim)
+		drop(t, victim, c->time_ns);
 	touch(t, p, c->time_ns);
 	touch(t, q, c->time_ns);
 	return true;
@@ -432,11 +437,28 @@ static void fresh(struct replica *r)
 	r->tree.nodes[1] = past[0].nodes[1];
 }
 
+/* A drive's root has the times of the drive. */
+static struct node_attr root_attr(void)
+{
+	struct err err = { 0 };
+	int64_t ns;
+	DB_STMT(s, k.db, "SELECT created_ns FROM drive WHERE id = ?1", &err);
+
+	db_bind_int(s, 1, k.drive);
+	ck_assert_int_eq(db_step(s, &err), 1);
+	ns = db_int(s, 0);
+	return (struct node_attr){ .mode = S_IFDIR | 0755,
+		.atime_ns = ns,
+		.mtime_ns = ns,
+		.ctime_ns = ns,
+		.btime_ns = ns };
+}
+
 static void start(uint64_t seed)
 {
 	rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
 	memset(past, 0, sizeof past);
-	past[0].nodes[1] = (struct model_node){ .alive = true, .attr.mode = S_IFDIR | 0755 };
+	past[0].nodes[1] = (struct model_node){ .alive = true, .attr = root_attr() };
 }
 
 START_TEST(pages_give_the_model)

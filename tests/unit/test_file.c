@@ -507,7 +507,7 @@ START_TEST(an_unlinked_file_lives_for_its_holders)
 	static const char name[] = "unlinked";
 	uint64_t node = kit_create(&k, name);
 	struct file *f = kit_get(&k, node);
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 	uint8_t *p = calloc(1, MIB);
 
 	file_opened(f);

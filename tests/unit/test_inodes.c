@@ -4,7 +4,9 @@
 #include <check.h>
 #include <errno.h>
 #include <string.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 static int n_unrefs;
 static void *last_unref;
@@ -209,6 +211,49 @@ START_TEST(orphan_under_an_alias)
 }
 END_TEST
 
+START_TEST(orphans_have_xattrs)
+{
+	_cleanup_(xattr_table_done) struct xattr_table l = { 0 };
+	_cleanup_buf_ struct buf b = { 0 };
+	struct slice a = { (const uint8_t *)"user.a", 6 }, c = { (const uint8_t *)"user.c", 6 };
+	struct slice value = { (const uint8_t *)"value", 5 }, big = { calloc(1, 65536), 65536 };
+	struct inodes *t = table();
+	struct node n = { .id = 7, .attr.ctime_ns = 5 }, found;
+
+	ck_assert_int_eq(xattr_table_set(&l, a, value), 0);
+	inodes_orphan_give_xattrs(t, 7, &l);
+	ck_assert_uint_eq(l.n, 1);
+	ck_assert_int_eq(inodes_orphan_getxattr(t, 7, a, &b), -ESTALE);
+	ck_assert_int_eq(inodes_orphan_put(t, &n), 0);
+	ck_assert_int_eq(inodes_orphan_getxattr(t, 7, a, &b), -ENODATA);
+	inodes_orphan_give_xattrs(t, 7, &l);
+	ck_assert_uint_eq(l.n, 0);
+	ck_assert_int_eq(inodes_orphan_getxattr(t, 7, a, &b), 0);
+	ck_assert_str_eq(buf_str(&b), "value");
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, a, &value, XATTR_CREATE), -EEXIST);
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, c, &value, XATTR_REPLACE), -ENODATA);
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, c, NULL, 0), -ENODATA);
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, a, &big, 0), 0);
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, c, &big, 0), -ENOSPC);
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, c, &value, 0), 0);
+	ck_assert(inodes_orphan_get(t, 7, &found));
+	ck_assert_int_gt(found.attr.ctime_ns, 5);
+	buf_clear(&b);
+	ck_assert_int_eq(inodes_orphan_listxattr(t, 7, &b), 0);
+	ck_assert_uint_eq(b.len, 14);
+	ck_assert_int_eq(inodes_orphan_setxattr(t, 7, a, NULL, 0), 0);
+	/* Attributes that are put again leave them alone. */
+	ck_assert_int_eq(inodes_orphan_put(t, &n), 0);
+	buf_clear(&b);
+	ck_assert_int_eq(inodes_orphan_listxattr(t, 7, &b), 0);
+	ck_assert_str_eq(buf_str(&b), "user.c");
+	inodes_orphan_drop(t, 7);
+	ck_assert_uint_eq(inodes_orphans(t), 0);
+	free((void *)(uintptr_t)big.p);
+	inodes_free(t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("inodes");
@@ -225,6 +270,7 @@ int main(void)
 	tcase_add_test(c, free_gives_instances_back);
 	tcase_add_test(c, orphans_stay_until_forgotten);
 	tcase_add_test(c, orphan_under_an_alias);
+	tcase_add_test(c, orphans_have_xattrs);
 	suite_add_tcase(s, c);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

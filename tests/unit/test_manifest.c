@@ -63,6 +63,8 @@ START_TEST(encoding_round_trip)
 
 	p = manifest_bytes(m, &n);
 	ck_assert_int_eq(manifest_decode(p, n, &back, NULL), 0);
+	ck_assert_uint_eq(manifest_holes(back), 131072);
+	ck_assert_uint_eq(manifest_holes_encoded(p, n), 131072);
 	q = manifest_bytes(back, &k);
 	ck_assert_uint_eq(n, k);
 	ck_assert_mem_eq(p, q, n);

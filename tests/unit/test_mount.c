@@ -17,10 +17,10 @@ START_TEST(options_ours)
 	_cleanup_buf_ struct buf root = { 0 }, user = { 0 };
 
 	ck_assert_int_eq(options(NULL, true, true, &root, NULL), 0);
-	ck_assert_str_eq(buf_str(&root), "subtype=varve,default_permissions,suid,dev,allow_other,"
+	ck_assert_str_eq(buf_str(&root), "subtype=varve,default_permissions,noatime,allow_other,"
 					 "fsname=varve#my\\, drive\\\\");
 	ck_assert_int_eq(options("", false, false, &user, NULL), 0);
-	ck_assert_str_eq(buf_str(&user), "subtype=varve,default_permissions,"
+	ck_assert_str_eq(buf_str(&user), "subtype=varve,default_permissions,noatime,"
 					 "fsname=varve#my\\, drive\\\\");
 }
 END_TEST
@@ -31,6 +31,20 @@ START_TEST(options_of_user)
 
 	ck_assert_int_eq(options("ro,,noexec,", false, false, &b, NULL), 0);
 	ck_assert_ptr_nonnull(strstr(buf_str(&b), "\\\\,ro,noexec"));
+}
+END_TEST
+
+START_TEST(options_posix)
+{
+	_cleanup_buf_ struct buf b = { 0 };
+
+	ck_assert_int_eq(options("ro,posix,noexec", true, true, &b, NULL), 0);
+	ck_assert_str_eq(buf_str(&b),
+		"subtype=varve,default_permissions,noatime,suid,dev,allow_other,"
+		"fsname=varve#my\\, drive\\\\,ro,noexec");
+	ck_assert(mount_is_posix("ro,posix"));
+	ck_assert(!mount_is_posix("ro,posixy,nosuid"));
+	ck_assert(!mount_is_posix(NULL));
 }
 END_TEST
 
@@ -47,6 +61,8 @@ START_TEST(options_refused)
 		{ "RO", -EINVAL },
 		{ "suid", -EPERM },
 		{ "nosuid,dev", -EPERM },
+		{ "posix", -EPERM },
+		{ "atime", -EINVAL },
 		{ "allow_other", -EPERM },
 	};
 
@@ -164,6 +180,7 @@ int main(void)
 
 	tcase_add_test(c, options_ours);
 	tcase_add_test(c, options_of_user);
+	tcase_add_test(c, options_posix);
 	tcase_add_test(c, options_refused);
 	tcase_add_test(c, mountinfo);
 	tcase_add_test(c, prepare_refuses);

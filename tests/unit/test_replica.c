@@ -104,7 +104,7 @@ START_TEST(changes_of_every_kind_arrive)
 	uint64_t dir = make(&a, NODE_ROOT, "dir", DIR_MODE), f = make_file(&a, dir, "f", "one");
 	struct node_attr attr = { .mode = 0600, .mtime_ns = 5, .atime_ns = 6, .uid = 7, .gid = 8 };
 	struct node n;
-	struct victim v;
+	_cleanup_renamed_ struct renamed moved = { 0 };
 
 	make(&a, dir, "link", S_IFLNK | 0777);
 	make(&a, dir, "fifo", S_IFIFO | 0600);
@@ -118,7 +118,8 @@ START_TEST(changes_of_every_kind_arrive)
 	ck_assert_ptr_nonnull(strstr(buf_str(&b.events), "link"));
 	ck_assert_int_eq(remove_file(&a, dir, "gone"), 0);
 	ck_assert_int_eq(
-		tree_rename(a.t, dir, text("fifo"), NODE_ROOT, text("g"), RENAME_EXCHANGE, &v), 0);
+		tree_rename(a.t, dir, text("fifo"), NODE_ROOT, text("g"), RENAME_EXCHANGE, &moved),
+		0);
 	ck_assert_int_eq(remove_file(&a, dir, "f"), 0);
 	ck_assert_int_eq(tree_removexattr(a.t, f, text("user.k")), 0);
 	ck_assert_int_eq(write_file(&a, f, "two"), CONTENT_PUT);
@@ -275,7 +276,7 @@ START_TEST(write_delete_brings_file_and_parents_back)
 {
 	uint64_t dir = make(&a, NODE_ROOT, "dir", DIR_MODE), sub = make(&a, dir, "sub", DIR_MODE);
 	uint64_t f = make_file(&a, sub, "f", "base");
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	ck_assert_int_eq(tree_setxattr(a.t, f, text("user.k"), text("v"), 0), 0);
 	quieten();
@@ -298,7 +299,7 @@ START_TEST(unsealed_write_delete_brings_parents_back_too)
 {
 	uint64_t dir = make(&a, NODE_ROOT, "dir", DIR_MODE), f = make_file(&a, dir, "f", "base");
 	struct digest base = content_of("base");
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	quieten();
 	ck_assert_int_eq(remove_file(&a, dir, "f"), 0);
@@ -311,6 +312,47 @@ START_TEST(unsealed_write_delete_brings_parents_back_too)
 	ck_assert_uint_eq(find(&a, NODE_ROOT, "dir"), dir);
 	ck_assert_uint_eq(find(&a, dir, "f"), f);
 	ck_assert(has_bytes(&a, f, "kept"));
+}
+END_TEST
+
+/* Bytes of a file that this device deleted, at whatever stage the deletion is. */
+START_TEST(what_was_deleted_here_stays_deleted)
+{
+	struct digest base = content_of("base");
+	uint64_t f[3], other;
+
+	for (int i = 0; i < 3; i++)
+		f[i] = make_file(&a, NODE_ROOT, (char[]){ 'f', (char)('0' + i), '\0' }, "base");
+	quieten();
+	a.known_entry = tree_place(a.t).entry;
+	ck_assert_int_eq(remove_file(&a, NODE_ROOT, "f0"), 0);
+	ck_assert_int_eq(device_push(&a), 1);
+	/* Acknowledged behind a commit that is not here yet. */
+	make_file(&b, NODE_ROOT, "news", "x");
+	device_sync(&b);
+	ck_assert_int_eq(remove_file(&a, NODE_ROOT, "f1"), 0);
+	ck_assert_int_eq(device_push(&a), 1);
+	ck_assert_int_eq(device_pull(&a), 0);
+	/* Still in the outbox, as the victim of a rename. */
+	make_file(&a, NODE_ROOT, "new", "y");
+	ck_assert_int_eq(move(&a, NODE_ROOT, "new", NODE_ROOT, "f2"), 0);
+	device_reopen(&a);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(write_upon(&a, f[i], &base, "mine", NODE_ROOT, "f", &other),
+			CONTENT_DROPPED);
+	/* Brought back by another device, and deleted by it again: that is news. */
+	ck_assert_int_eq(
+		write_upon(&b, f[0], &base, "again", NODE_ROOT, "f0", &other), CONTENT_REVIVED);
+	quieten();
+	ck_assert_uint_eq(find(&a, NODE_ROOT, "f0"), f[0]);
+	a.known_entry = tree_place(a.t).entry;
+	base = content_of("again");
+	ck_assert_int_eq(remove_file(&b, NODE_ROOT, "f0"), 0);
+	quieten();
+	ck_assert_int_eq(
+		write_upon(&a, f[0], &base, "mine", NODE_ROOT, "f0", &other), CONTENT_REVIVED);
+	quieten();
+	ck_assert(has_bytes(&b, f[0], "mine"));
 }
 END_TEST
 
@@ -526,7 +568,7 @@ END_TEST
 START_TEST(create_in_a_deleted_directory)
 {
 	uint64_t dir = make(&a, NODE_ROOT, "dir", DIR_MODE), f;
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	quieten();
 	ck_assert_int_eq(tree_rmdir(a.t, NODE_ROOT, text("dir"), &v), 0);
@@ -543,7 +585,7 @@ END_TEST
 START_TEST(rmdir_against_a_create)
 {
 	uint64_t dir = make(&a, NODE_ROOT, "dir", DIR_MODE), f;
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	quieten();
 	f = make_file(&a, dir, "f", "f");
@@ -729,6 +771,7 @@ int main(void)
 	tcase_add_test(tc, write_write_same_bytes);
 	tcase_add_test(tc, write_delete_brings_file_and_parents_back);
 	tcase_add_test(tc, unsealed_write_delete_brings_parents_back_too);
+	tcase_add_test(tc, what_was_deleted_here_stays_deleted);
 	tcase_add_test(tc, delete_write);
 	tcase_add_test(tc, setattr_setattr_merges);
 	tcase_add_test(tc, setattr_write);

@@ -54,6 +54,31 @@ START_TEST(nodes_round_trip)
 }
 END_TEST
 
+/* They lie where other types have their device number; more than the size is not believed. */
+START_TEST(holes_of_regular_files)
+{
+	struct node_rec rec = sample(), back;
+	uint8_t row[NODE_ROW_MAX];
+
+	rec.attr.mode = S_IFREG | 0644;
+	rec.attr.rdev = 0;
+	rec.attr.size = 1000;
+	rec.payload = (struct slice){ 0 };
+	rec.holes = 600;
+	ck_assert_int_eq(node_decode((struct slice){ row, node_encode(&rec, row) }, &back), 0);
+	ck_assert_uint_eq(back.holes, 600);
+	ck_assert_uint_eq(back.attr.rdev, 0);
+	rec.holes = 1001;
+	ck_assert_int_eq(node_decode((struct slice){ row, node_encode(&rec, row) }, &back), 0);
+	ck_assert_uint_eq(back.holes, 1000);
+	rec.attr.mode = S_IFCHR | 0644;
+	rec.attr.rdev = 0x123;
+	ck_assert_int_eq(node_decode((struct slice){ row, node_encode(&rec, row) }, &back), 0);
+	ck_assert_uint_eq(back.holes, 0);
+	ck_assert_uint_eq(back.attr.rdev, 0x123);
+}
+END_TEST
+
 START_TEST(damaged_nodes_are_refused)
 {
 	struct node_rec rec = sample(), back;
@@ -148,17 +173,19 @@ END_TEST
 
 START_TEST(keys)
 {
-	struct row_key k = key_child(7, text("x")), bk = key_base(CF_LINK, k.b, k.n), n;
+	struct row_key k = key_link(7, text("x")), bk = key_base(CF_LINK, k.b, k.n), n;
 	struct slice key, name;
 	enum store_cf cf;
 	uint64_t id;
 
 	ck_assert_int_eq(key_of_base((struct slice){ bk.b, bk.n }, &cf, &key), 0);
 	ck_assert_int_eq(cf, CF_LINK);
-	ck_assert_int_eq(key_child_parse(key, &id, &name), 0);
+	ck_assert_int_eq(key_link_parse(key, &id, &name), 0);
 	ck_assert_uint_eq(id, 7);
 	ck_assert(slice_eq(name, text("x")));
-	ck_assert_int_eq(key_child_parse((struct slice){ k.b, 8 }, &id, &name), -EBADMSG);
+	ck_assert_int_eq(key_link_parse((struct slice){ k.b, 15 }, &id, &name), -EBADMSG);
+	k = key_link_at(7, key_link_place(key));
+	ck_assert_mem_eq(k.b, key.p, k.n);
 	n = key_name(7, 8, text("y"));
 	ck_assert_int_eq(key_name_parse((struct slice){ n.b, n.n }, &id, &name), 0);
 	ck_assert_uint_eq(id, 8);
@@ -210,6 +237,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(tc, nodes_round_trip);
+	tcase_add_test(tc, holes_of_regular_files);
 	tcase_add_test(tc, damaged_nodes_are_refused);
 	tcase_add_test(tc, links);
 	tcase_add_test(tc, bases_outbox_and_conflicts);

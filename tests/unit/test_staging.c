@@ -46,6 +46,8 @@ static int count_records(void *ctx, const struct log_header *h, const struct rec
 }
 
 #define LOG_RECORDS 6
+/* Its header, and the records with their payloads. */
+#define LOG_END (48 + LOG_RECORDS * 80 + 10 * (0 + 1 + 2 + 3 + 4 + 5))
 
 static size_t write_log(int fd)
 {
@@ -88,11 +90,12 @@ static size_t records_in(int fd, int *ret)
 START_TEST(a_torn_log_ends_where_it_is_torn)
 {
 	int dir_fd = open(dir, O_RDONLY | O_DIRECTORY), fd, r;
-	size_t size = write_log(dir_fd), last = LOG_RECORDS;
+	size_t last = LOG_RECORDS;
 
+	write_log(dir_fd);
 	ck_assert_uint_eq(records_in(dir_fd, &r), LOG_RECORDS);
 	fd = openat(dir_fd, "log-7", O_RDWR);
-	for (size_t n = size; n-- > 0;) {
+	for (size_t n = LOG_END; n-- > 0;) {
 		size_t found;
 
 		ck_assert_int_eq(ftruncate(fd, (off_t)n), 0);
@@ -108,22 +111,43 @@ START_TEST(a_torn_log_ends_where_it_is_torn)
 }
 END_TEST
 
-START_TEST(a_flipped_bit_ends_the_log)
+/* Counts whole records, and damage from 100 on. */
+static int count_damage(void *ctx, const struct log_header *header, const struct record *r)
+{
+	*(size_t *)ctx += r->kind == RECORD_DAMAGED ? 100 : 1;
+	return 0;
+}
+
+static size_t look_at_log(int dir_fd, bool same_boot)
+{
+	struct log_header h = { 0 };
+	size_t n = 0;
+	int r = staging_log_read(dir_fd, 7, &h, count_damage, &n);
+
+	ck_assert_int_eq(r, 1);
+	ck_assert(!same_boot || h.damaged == 1);
+	return n;
+}
+
+/* The process dies, the system does not: what stands behind the damage had been accepted. */
+START_TEST(a_flipped_bit_loses_one_record)
 {
 	int dir_fd = open(dir, O_RDONLY | O_DIRECTORY), fd, r;
 	size_t size = write_log(dir_fd);
 
+	/* Behind the records lie zeros. */
+	ck_assert_uint_ge(size, LOG_END);
 	fd = openat(dir_fd, "log-7", O_RDWR);
-	for (size_t at = 0; at < size; at++) {
+	for (size_t at = 0; at < LOG_END; at++) {
 		uint8_t b;
 		size_t found;
 
 		ck_assert_int_eq(io_pread_full(fd, &b, 1, at), 0);
 		b ^= 0x10;
 		ck_assert_int_eq(io_pwrite_full(fd, &b, 1, at), 0);
-		found = records_in(dir_fd, &r);
-		ck_assert_uint_lt(found, LOG_RECORDS);
-		ck_assert(at >= 48 || r == 0);
+		found = look_at_log(dir_fd, true);
+		/* The file's own header says nothing that the records need. */
+		ck_assert_uint_eq(found, at < 48 ? LOG_RECORDS : LOG_RECORDS - 1 + 100);
 		b ^= 0x10;
 		ck_assert_int_eq(io_pwrite_full(fd, &b, 1, at), 0);
 	}
@@ -346,6 +370,148 @@ START_TEST(power_loss_leaves_what_was_synced)
 }
 END_TEST
 
+/* Many small writes and syncs: the file itself is synced in the middle only. */
+static void write_and_sync_often(void)
+{
+	struct file *f = kit_get(&k, kit_create(&k, "often"));
+	struct file *g = kit_get(&k, kit_create(&k, "appended"));
+
+	must(file_write(f, 0, pattern, 60000, false));
+	must(file_fsync(f));
+	for (uint64_t at = 60000; at < 200000; at += 4000) {
+		must(file_write(f, at, pattern + at, 4000, false));
+		must(file_fsync(f));
+	}
+	/* The file alone has these, so it is synced; and what lay below them is in the log. */
+	must(file_write(f, 100000, pattern, 50000, false));
+	must(file_fsync(f));
+	must(file_write(f, 400000, pattern + 1, 3000, false));
+	must(file_write(f, 100500, pattern + 2, 1000, false));
+	must(file_fsync(f));
+	/* Nobody was promised these. */
+	must(file_write(f, 500000, pattern, 300000, false));
+	must(file_write(f, 700000, pattern, 4000, false));
+	for (uint64_t at = 0; at < 150000; at += 5000) {
+		must(file_write(g, at, pattern + at, 5000, false));
+		must(file_fsync(g));
+	}
+	must(file_fallocate(g, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10000, 100000));
+	must(file_write(g, 20000, pattern, 100, false));
+	must(file_fsync(g));
+}
+
+static void check_often(void)
+{
+	static uint8_t want[403000];
+	struct files_stats st;
+
+	kit_open(&k, dir);
+	files_get_stats(k.files, &st);
+	ck_assert_uint_eq(st.damaged, 0);
+	memcpy(want, pattern, 200000);
+	memcpy(want + 100000, pattern, 50000);
+	memset(want + 200000, 0, 200000);
+	memcpy(want + 400000, pattern + 1, 3000);
+	memcpy(want + 100500, pattern + 2, 1000);
+	check_content("often", want, 403000);
+	memcpy(want, pattern, 150000);
+	memset(want + 10000, 0, 100000);
+	memcpy(want + 20000, pattern, 100);
+	check_content("appended", want, 150000);
+	kit_close(&k);
+}
+
+/* What a power loss leaves of a file that was not synced: nothing that one could rely on. */
+static void lose_files(void)
+{
+	struct dirent *e;
+	DIR *d = opendir(staging);
+	uint64_t id;
+	bool kept;
+
+	while ((e = readdir(d))) {
+		if (staging_parse_name(e->d_name, &id, &kept) && id == 2)
+			must(unlinkat(dirfd(d), e->d_name, 0));
+	}
+	closedir(d);
+}
+
+START_TEST(copies_in_the_log_stand_for_a_sync)
+{
+	make_pattern();
+	in_a_child(write_and_sync_often);
+	change_boot_id();
+	lose_files();
+	check_often();
+}
+END_TEST
+
+/* Killed when it has written those files again, recovery begins anew with what is there. */
+START_TEST(copies_are_taken_twice)
+{
+	pid_t pid;
+	int status;
+
+	make_pattern();
+	in_a_child(write_and_sync_often);
+	change_boot_id();
+	lose_files();
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		setenv("VARVE_FAULT", "recover.restated:1:kill", 1);
+		must(fault_init());
+		kit_open(&k, dir);
+		abort();
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	check_often();
+}
+END_TEST
+
+/* Zeros that the log's syncs wrote ahead end it; so does a record that a death cut short there. */
+START_TEST(zeros_behind_the_log_are_its_end)
+{
+	uint8_t bytes[9000];
+	size_t n = 0, end;
+	struct staging_log *log;
+	struct log_header h;
+	struct stat st;
+	int dir_fd, fd;
+	struct record r = { .kind = RECORD_BEGIN, .staging = 4 };
+
+	memset(bytes, 1, sizeof bytes);
+	must(io_mkdirs(staging, 0700));
+	dir_fd = open(staging, O_RDONLY | O_DIRECTORY);
+	must(staging_log_new(dir_fd, 7, &log));
+	must(staging_log_append(log, &r, 1, NULL));
+	r = (struct record){ .kind = RECORD_WRITE, .a = 1, .payload = { bytes, 10 } };
+	must(staging_log_append(log, &r, 1, NULL));
+	must(staging_log_sync(log));
+	end = 48 + 80 + 80 + 10;
+	fd = openat(dir_fd, "log-7", O_RDWR);
+	must(fstat(fd, &st));
+	ck_assert_int_ge(st.st_size, 64 * 1024);
+	must(staging_log_supersede(log));
+	ck_assert_int_eq(staging_log_read(dir_fd, 7, &h, count_records, &n), 1);
+	ck_assert_uint_eq(n, 2);
+	ck_assert_uint_eq(h.damaged, 0);
+	/* The next one arrives, but not its last page. */
+	r = (struct record){ .kind = RECORD_WRITE, .a = 2, .payload = { bytes, sizeof bytes } };
+	must(staging_log_append(log, &r, 1, NULL));
+	memset(bytes, 0, sizeof bytes);
+	must(io_pwrite_full(fd, bytes, end + 80 + sizeof bytes - 8192, 8192));
+	n = 0;
+	ck_assert_int_eq(staging_log_read(dir_fd, 7, &h, count_records, &n), 1);
+	ck_assert_uint_eq(n, 2);
+	ck_assert_uint_eq(h.damaged, 0);
+	staging_log_free(log);
+	close(fd);
+	close(dir_fd);
+}
+END_TEST
+
 static void command(const char *format)
 {
 	_cleanup_buf_ struct buf b = { 0 };
@@ -551,11 +717,14 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, a_torn_log_ends_where_it_is_torn);
-	tcase_add_test(tc, a_flipped_bit_ends_the_log);
+	tcase_add_test(tc, a_flipped_bit_loses_one_record);
 	tcase_add_test(tc, old_logs_go_when_nothing_began_there);
 	tcase_add_test(tc, a_begin_is_checked);
 	tcase_add_test(tc, a_dead_process_leaves_what_it_accepted);
 	tcase_add_test(tc, power_loss_leaves_what_was_synced);
+	tcase_add_test(tc, copies_in_the_log_stand_for_a_sync);
+	tcase_add_test(tc, copies_are_taken_twice);
+	tcase_add_test(tc, zeros_behind_the_log_are_its_end);
 	tcase_add_test(tc, what_was_synced_outlives_its_seal);
 	tcase_add_test(tc, what_was_sealed_is_not_sealed_twice);
 	tcase_add_test(tc, damage_concerns_one_file);

@@ -113,7 +113,9 @@ START_TEST(survives_reopening)
 
 		snprintf(value, sizeof value, "v%d", cf);
 		expect(st, cf, "key", value);
-		ck_assert_uint_eq(store_estimate(st, cf), 1);
+		/* An estimate: a new store's own entry counts until a compaction. */
+		ck_assert_uint_ge(store_estimate(st, cf), 1);
+		ck_assert_uint_le(store_estimate(st, cf), 2);
 	}
 	store_free(st);
 }

@@ -43,7 +43,12 @@ static struct node get(uint64_t id)
 static int rename_flags(
 	uint64_t p, const char *a, uint64_t q, const char *b, unsigned flags, struct victim *ret)
 {
-	return tree_rename(d.t, p, text(a), q, text(b), flags, ret);
+	struct renamed renamed;
+	int r = tree_rename(d.t, p, text(a), q, text(b), flags, &renamed);
+
+	if (r == 0)
+		*ret = renamed.victim;
+	return r;
 }
 
 START_TEST(create_and_look_up)
@@ -109,7 +114,7 @@ START_TEST(directories_count_and_keep_time)
 {
 	uint64_t a = make(&d, NODE_ROOT, "a", DIR_MODE), b = make(&d, a, "b", DIR_MODE), parent;
 	struct node before = get(a);
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	ck_assert_uint_eq(get(a).nlink, 3);
 	ck_assert_uint_eq(get(NODE_ROOT).nlink, 3);
@@ -158,6 +163,107 @@ START_TEST(explicit_times_of_directories_win)
 }
 END_TEST
 
+START_TEST(names_that_change_set_ctime)
+{
+	uint64_t dir = make(&d, NODE_ROOT, "dir", DIR_MODE), a = make(&d, NODE_ROOT, "a", REG);
+	uint64_t b = make(&d, NODE_ROOT, "b", REG);
+	struct node was, was_b, n;
+	_cleanup_victim_ struct victim v = { 0 };
+	int64_t soft;
+
+	make(&d, dir, "f", REG);
+	soft = get(dir).attr.mtime_ns;
+	ck_assert_int_eq(rename_flags(NODE_ROOT, "dir", NODE_ROOT, "moved", 0, &v), 0);
+	ck_assert_int_eq(get(dir).attr.mtime_ns, soft);
+	ck_assert_int_gt(get(dir).attr.ctime_ns, soft);
+	was = get(a);
+	was_b = get(b);
+	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", dir, "f", RENAME_EXCHANGE, &v), 0);
+	ck_assert_int_gt(get(a).attr.ctime_ns, was.attr.ctime_ns);
+	ck_assert_int_eq(get(b).attr.ctime_ns, was_b.attr.ctime_ns);
+	ck_assert_int_eq(tree_link(d.t, b, NODE_ROOT, text("b2"), &n), 0);
+	was_b = get(b);
+	make(&d, NODE_ROOT, "x", REG);
+	ck_assert_int_eq(rename_flags(NODE_ROOT, "x", NODE_ROOT, "b2", 0, &v), 0);
+	ck_assert_int_gt(get(b).attr.ctime_ns, was_b.attr.ctime_ns);
+	was = get(dir);
+	device_sync(&d);
+	device_check(&d);
+	n = get(dir);
+	ck_assert_int_eq(n.attr.mtime_ns, was.attr.mtime_ns);
+	ck_assert_int_eq(n.attr.ctime_ns, was.attr.ctime_ns);
+	device_reopen(&d);
+	ck_assert_int_eq(get(dir).attr.ctime_ns, was.attr.ctime_ns);
+}
+END_TEST
+
+START_TEST(attributes_and_an_xattr_in_one)
+{
+	struct xattr_edit edit = { .name = text("user.acl"), .value = text("one") };
+	uint64_t f = make(&d, NODE_ROOT, "f", REG);
+	struct node_attr attr = { .mode = 0640 };
+	_cleanup_buf_ struct buf b = { 0 };
+	struct outbox_stats stats;
+	struct node n;
+	uint64_t entries;
+
+	ck_assert_int_eq(tree_setattr_xattr(d.t, f, ATTR_MODE, &attr, &edit, &n), 0);
+	ck_assert_uint_eq(n.attr.mode, S_IFREG | 0640);
+	ck_assert(n.has_xattrs);
+	ck_assert_int_eq(tree_getxattr(d.t, f, edit.name, &b), 0);
+	ck_assert_str_eq(buf_str(&b), "one");
+	edit.remove = true;
+	ck_assert_int_eq(tree_setattr_xattr(d.t, f, 0, &attr, &edit, &n), 0);
+	ck_assert(!n.has_xattrs);
+	replica_outbox_stats(d.t, &stats);
+	entries = stats.entries;
+	/* Nothing to do is no change. */
+	ck_assert_int_eq(tree_setattr_xattr(d.t, f, 0, &attr, &edit, &n), 0);
+	replica_outbox_stats(d.t, &stats);
+	ck_assert_uint_eq(stats.entries, entries);
+	attr.mode = 0600;
+	ck_assert_int_eq(tree_setattr_xattr(d.t, f, ATTR_MODE, &attr, &edit, &n), 0);
+	ck_assert_uint_eq(get(f).attr.mode, S_IFREG | 0600);
+	ck_assert_int_eq(tree_setattr_xattr(d.t, f + 99, 0, &attr, &edit, &n), -ENOENT);
+	device_sync(&d);
+	device_check(&d);
+}
+END_TEST
+
+START_TEST(who_gave_the_owner)
+{
+	uint64_t f = make(&d, NODE_ROOT, "f", REG);
+	struct node_attr attr = { .uid = 5 };
+	struct node n;
+
+	ck_assert(get(f).owner_here);
+	ck_assert_int_eq(tree_setattr(d.t, f, ATTR_UID, &attr, &n), 0);
+	ck_assert(n.owner_here);
+	device_sync(&d);
+	device_reopen(&d);
+	ck_assert(get(f).owner_here);
+}
+END_TEST
+
+START_TEST(victims_keep_their_xattrs)
+{
+	uint64_t f = make(&d, NODE_ROOT, "f", REG);
+	const struct xattr *x;
+	struct node n;
+	_cleanup_victim_ struct victim v = { 0 };
+
+	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.a"), text("1"), 0), 0);
+	ck_assert_int_eq(tree_link(d.t, f, NODE_ROOT, text("g"), &n), 0);
+	ck_assert_int_eq(tree_unlink(d.t, NODE_ROOT, text("f"), &v), 0);
+	ck_assert_uint_eq(v.xattrs.n, 0);
+	make(&d, NODE_ROOT, "h", REG);
+	ck_assert_int_eq(rename_flags(NODE_ROOT, "h", NODE_ROOT, "g", 0, &v), 0);
+	x = xattr_table_find(&v.xattrs, text("user.a"));
+	ck_assert_ptr_nonnull(x);
+	ck_assert_mem_eq(x->value.p, "1", 1);
+}
+END_TEST
+
 static int count_names(void *ctx, uint64_t parent, struct slice name)
 {
 	++*(int *)ctx;
@@ -169,7 +275,7 @@ START_TEST(hard_links)
 	uint64_t dir = make(&d, NODE_ROOT, "dir", DIR_MODE);
 	uint64_t f = make_file(&d, NODE_ROOT, "f", "bytes");
 	struct node n, was = get(f);
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 	int names = 0;
 
 	ck_assert_int_eq(tree_link(d.t, dir, NODE_ROOT, text("x"), &n), -EPERM);
@@ -203,7 +309,7 @@ START_TEST(rename_files)
 {
 	uint64_t dir = make(&d, NODE_ROOT, "dir", DIR_MODE);
 	uint64_t a = make_file(&d, NODE_ROOT, "a", "A"), b = make_file(&d, NODE_ROOT, "b", "B");
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 	struct node n;
 
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "x", NODE_ROOT, "y", 0, &v), -ENOENT);
@@ -233,7 +339,7 @@ END_TEST
 START_TEST(rename_over_one_of_two_names)
 {
 	uint64_t a = make_file(&d, NODE_ROOT, "a", "A"), b = make_file(&d, NODE_ROOT, "b", "B");
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 	struct node n;
 
 	ck_assert_int_eq(tree_link(d.t, b, NODE_ROOT, text("b2"), &n), 0);
@@ -249,7 +355,7 @@ START_TEST(rename_directories)
 {
 	uint64_t a = make(&d, NODE_ROOT, "a", DIR_MODE), b = make(&d, a, "b", DIR_MODE);
 	uint64_t c = make(&d, b, "c", DIR_MODE), e = make(&d, NODE_ROOT, "e", DIR_MODE), parent;
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	make(&d, NODE_ROOT, "f", REG);
 	ck_assert_int_eq(rename_flags(NODE_ROOT, "a", a, "x", 0, &v), -EINVAL);
@@ -270,7 +376,7 @@ START_TEST(rename_exchange)
 {
 	uint64_t a = make(&d, NODE_ROOT, "a", DIR_MODE), b = make(&d, a, "b", DIR_MODE);
 	uint64_t f = make_file(&d, b, "f", "F");
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	ck_assert_int_eq(
 		rename_flags(NODE_ROOT, "a", NODE_ROOT, "x", RENAME_EXCHANGE, &v), -ENOENT);
@@ -337,6 +443,7 @@ START_TEST(readdir_walks_and_seeks)
 		make(&d, dir, name, REG);
 	}
 	ck_assert_int_eq(tree_opendir(d.t, dir, &td), 0);
+	ck_assert_int_eq(tree_seekdir(td, 0), 0);
 	make(&d, dir, "later", REG);
 	for (int i = 0; i < 3000; i++) {
 		ck_assert_int_eq(tree_readdir(td, &e), 1);
@@ -345,6 +452,7 @@ START_TEST(readdir_walks_and_seeks)
 		next[i] = e.next;
 	}
 	ck_assert_int_eq(tree_readdir(td, &e), 0);
+	ck_assert_int_eq(remove_file(&d, dir, "later"), 0);
 	for (int i = 0; i < 2999; i += 97) {
 		ck_assert_int_eq(tree_seekdir(td, next[(i * 7) % 2999]), 0);
 		ck_assert_int_eq(tree_readdir(td, &e), 1);
@@ -353,11 +461,55 @@ START_TEST(readdir_walks_and_seeks)
 	ck_assert_int_eq(tree_seekdir(td, next[2999]), 0);
 	ck_assert_int_eq(tree_readdir(td, &e), 0);
 	ck_assert_int_eq(tree_seekdir(td, 0), 0);
-	for (int i = 0; i < 3001; i++)
+	for (int i = 0; i < 3000; i++)
 		ck_assert_int_eq(tree_readdir(td, &e), 1);
 	ck_assert_int_eq(tree_readdir(td, &e), 0);
 	tree_closedir(td);
 	ck_assert_int_eq(tree_opendir(d.t, make(&d, NODE_ROOT, "f", REG), &td), -ENOTDIR);
+}
+END_TEST
+
+/* What is there throughout is listed once, whatever comes and goes, and from anybody's place. */
+START_TEST(readdir_goes_on_from_a_place)
+{
+	uint64_t dir = make(&d, NODE_ROOT, "dir", DIR_MODE), place = 0;
+	struct tree_dirent e;
+	int seen[200] = { 0 };
+
+	for (int i = 0; i < 200; i++)
+		make(&d, dir, (char[]){ (char)('a' + i / 20), (char)('a' + i % 20), '\0' }, REG);
+	for (int n = 0;; n++) {
+		struct tree_dir *td;
+		int r, i;
+
+		ck_assert_int_eq(tree_opendir(d.t, dir, &td), 0);
+		ck_assert_int_eq(tree_seekdir(td, place), 0);
+		r = tree_readdir(td, &e);
+		if (r == 0) {
+			tree_closedir(td);
+			break;
+		}
+		ck_assert_int_eq(r, 1);
+		ck_assert_uint_gt(e.next, place);
+		place = e.next;
+		if (e.name.n == 2) {
+			i = (e.name.p[0] - 'a') * 20 + e.name.p[1] - 'a';
+			seen[i]++;
+			/* The one that it stands on goes, and another one comes. */
+			if (i % 3 == 0)
+				ck_assert_int_eq(remove_file(&d, dir,
+							 (char[]){ (char)('a' + i / 20),
+								 (char)('a' + i % 20), '\0' }),
+					0);
+		}
+		tree_closedir(td);
+		if (n < 200)
+			make(&d, dir,
+				(char[]){ 'n', (char)('0' + n / 26), (char)('a' + n % 26), '\0' },
+				REG);
+	}
+	for (int i = 0; i < 200; i++)
+		ck_assert_int_eq(seen[i], 1);
 }
 END_TEST
 
@@ -366,7 +518,7 @@ START_TEST(contents)
 	uint64_t f = make(&d, NODE_ROOT, "f", REG), other = 0;
 	struct digest empty = { 0 }, one = content_of("one");
 	_cleanup_manifest_ struct manifest *m = NULL;
-	struct victim v;
+	_cleanup_victim_ struct victim v = { 0 };
 
 	ck_assert(has_bytes(&d, f, ""));
 	ck_assert_int_eq(write_file(&d, f, "one"), CONTENT_PUT);
@@ -420,7 +572,7 @@ START_TEST(a_store_holds_one_drive)
 	_cleanup_buf_ struct buf b = { 0 };
 	struct err err;
 
-	ck_assert_int_eq(tree_format(d.st, "other", 3, &err), -EEXIST);
+	ck_assert_int_eq(tree_format(d.st, "other", 3, 0, &err), -EEXIST);
 	ck_assert_int_eq(tree_drive_id(d.st, &b), 1);
 	ck_assert_str_eq(buf_str(&b), "home");
 	ck_assert_uint_eq(replica_device_number(d.t), 7);
@@ -483,6 +635,10 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, create_and_look_up);
+	tcase_add_test(tc, names_that_change_set_ctime);
+	tcase_add_test(tc, attributes_and_an_xattr_in_one);
+	tcase_add_test(tc, who_gave_the_owner);
+	tcase_add_test(tc, victims_keep_their_xattrs);
 	tcase_add_test(tc, ids_are_not_used_twice);
 	tcase_add_test(tc, symlinks_and_specials);
 	tcase_add_test(tc, directories_count_and_keep_time);
@@ -494,6 +650,7 @@ int main(void)
 	tcase_add_test(tc, rename_exchange);
 	tcase_add_test(tc, xattrs);
 	tcase_add_test(tc, readdir_walks_and_seeks);
+	tcase_add_test(tc, readdir_goes_on_from_a_place);
 	tcase_add_test(tc, contents);
 	tcase_add_test(tc, large_manifests_have_a_row);
 	tcase_add_test(tc, a_store_holds_one_drive);
