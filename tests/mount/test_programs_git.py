@@ -168,7 +168,7 @@ def test_index_stays_true():
         equal(stats(repo), before, "after a kill")
         equal(git(repo, "diff-files", "--name-only"), "", "after a kill")
         # The control: one touched file is seen.
-        os.utime(os.path.join(repo, "image"))
+        os.utime(os.path.join(repo, "image"), (1, 1))
         equal(git(repo, "diff-files", "--name-only"), "image\n", "a touched file")
 
 
