@@ -302,6 +302,38 @@ static void node_moved(struct session *s, const struct node *n)
 	file_moved(f);
 }
 
+static int rename_flags_check(unsigned flags)
+{
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
+		return -EINVAL;
+	return flags & RENAME_EXCHANGE && flags != RENAME_EXCHANGE ? -EINVAL : 0;
+}
+
+/* As ext4 does: a device 0:0 that nobody may open, which overlayfs takes for "deleted". */
+static int rename_whiteout(fuse_req_t req, uint64_t parent, struct slice from, uint64_t new_parent,
+	struct slice to, unsigned flags, struct renamed *ret)
+{
+	_cleanup_(making_done) struct making m = { .init.mode = S_IFCHR };
+	int r = init_for(req, parent, &m);
+
+	if (r < 0)
+		return r;
+	return tree_rename_leaving(session_of(req)->o.tree, parent, from, new_parent, to,
+		flags & ~(unsigned)RENAME_WHITEOUT, &m.init, ret);
+}
+
+static int rename_name(fuse_req_t req, fuse_ino_t parent_id, struct slice from,
+	fuse_ino_t new_parent_id, struct slice to, unsigned flags, struct renamed *ret)
+{
+	struct session *s = session_of(req);
+	uint64_t parent = inodes_node(s->inodes, parent_id);
+	uint64_t new_parent = inodes_node(s->inodes, new_parent_id);
+
+	if (flags & RENAME_WHITEOUT)
+		return rename_whiteout(req, parent, from, new_parent, to, flags, ret);
+	return tree_rename(s->o.tree, parent, from, new_parent, to, flags, ret);
+}
+
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
 	const char *new_name, unsigned flags)
 {
@@ -311,12 +343,10 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	struct slice to;
 	int r = name_check(new_name, &to);
 
-	if (r == 0 && (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
-			      (flags & RENAME_NOREPLACE && flags & RENAME_EXCHANGE)))
-		r = -EINVAL;
 	if (r == 0)
-		r = tree_rename(s->o.tree, inodes_node(s->inodes, parent), from,
-			inodes_node(s->inodes, new_parent), to, flags, &moved);
+		r = rename_flags_check(flags);
+	if (r == 0)
+		r = rename_name(req, parent, from, new_parent, to, flags, &moved);
 	atomic_fetch_add(&s->names_changed, 1);
 	fault_instant("names.renamed");
 	if (r == 0 && moved.node.id) {

@@ -207,7 +207,10 @@ static int apply_xattr(struct view *v, const struct soft_times *soft, struct out
 		return r;
 	fold_soft(soft, c->node, &rec);
 	rec.attr.ctime_ns = c->attr.ctime_ns;
-	r = removes ? view_each(v, CF_XATTR, c->node, stop_at_first, NULL) : 1;
+	/* Each look for one that is left walks over all that were removed before. */
+	r = removes && v->keeps_xattrs != c->node
+		    ? view_each(v, CF_XATTR, c->node, stop_at_first, NULL)
+		    : 1;
 	if (r < 0)
 		return r;
 	rec.tag = (uint8_t)((rec.tag & ~NODE_HAS_XATTRS) | (r ? NODE_HAS_XATTRS : 0));

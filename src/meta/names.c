@@ -375,6 +375,7 @@ struct rename {
 	uint64_t target;
 	struct node_rec target_rec;
 	unsigned flags;
+	const struct node_init *leaves; /* under the old name; NULL: nothing */
 };
 
 static int rename_find(struct view *v, struct rename *rn)
@@ -439,10 +440,22 @@ static int rename_check(struct view *v, struct rename *rn)
 	return r < 0 ? r : 1;
 }
 
+static int rename_commit(struct tree *t, struct view *v, const struct rename *rn)
+{
+	struct outbox_entry e[2] = { { .change = rn->c } };
+	struct change *create = &e[1].change;
+	int r = 0;
+
+	if (rn->leaves) {
+		create_change(rn->c.parent, rn->c.name, rn->leaves, create);
+		r = node_id_next(t, &create->node);
+	}
+	return r < 0 ? r : outbox_commit(t, v, e, rn->leaves ? 2 : 1);
+}
+
 static int rename_locked(struct tree *t, struct rename *rn, struct renamed *ret)
 {
 	_cleanup_view_ struct view v;
-	struct outbox_entry e;
 	struct node_rec rec;
 	int r;
 
@@ -454,8 +467,7 @@ static int rename_locked(struct tree *t, struct rename *rn, struct renamed *ret)
 		return r;
 	rn->c.victim = rn->target;
 	rn->c.flags = rn->flags & RENAME_EXCHANGE ? CHANGE_FLAG_EXCHANGE : 0;
-	e = (struct outbox_entry){ .change = rn->c };
-	r = outbox_commit(t, &v, &e, 1);
+	r = rename_commit(t, &v, rn);
 	if (r == 0)
 		r = view_node(&v, rn->c.node, &rec);
 	if (r < 0)
@@ -466,12 +478,28 @@ static int rename_locked(struct tree *t, struct rename *rn, struct renamed *ret)
 	return r < 0 ? r : 1;
 }
 
+static int rename_flags_check(unsigned flags, const struct node_init *leaves)
+{
+	unsigned known = leaves ? RENAME_NOREPLACE : RENAME_NOREPLACE | RENAME_EXCHANGE;
+
+	if (flags & ~known || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+		return -EINVAL;
+	return leaves ? node_init_check(leaves) : 0;
+}
+
 int tree_rename(struct tree *t, uint64_t parent, struct slice name, uint64_t new_parent,
 	struct slice new_name, unsigned flags, struct renamed *ret)
+{
+	return tree_rename_leaving(t, parent, name, new_parent, new_name, flags, NULL, ret);
+}
+
+int tree_rename_leaving(struct tree *t, uint64_t parent, struct slice name, uint64_t new_parent,
+	struct slice new_name, unsigned flags, const struct node_init *leaves, struct renamed *ret)
 {
 	struct renamed renamed = { 0 };
 	struct rename rn = {
 		.flags = flags,
+		.leaves = leaves,
 		.c = {
 			.kind = CHANGE_RENAME,
 			.parent = parent,
@@ -481,13 +509,12 @@ int tree_rename(struct tree *t, uint64_t parent, struct slice name, uint64_t new
 			.time_ns = clock_real_ns(),
 		},
 	};
-	int r = name_check(name);
+	int r = rename_flags_check(flags, leaves);
 
 	if (r == 0)
+		r = name_check(name);
+	if (r == 0)
 		r = name_check(new_name);
-	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
-		flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
-		return -EINVAL;
 	if (r < 0)
 		return r;
 	{

@@ -56,13 +56,6 @@ static const char *const cf_names[CF_COUNT] = {
 /* Bounds how much a mount after a crash replays; in memtables. */
 #define WAL_MEMTABLES 4
 #define TABLE_FILE_MEMTABLES 2
-/* Kept free for the log, flushes and one compaction; data leaves more, so that a delete has room.
- */
-#define ROW_RESERVE_MEMTABLES 16
-#define DATA_RESERVE_MEMTABLES 24
-/* What makes room may go further: moved bytes, and the rows of what goes. */
-#define MOVE_RESERVE_MEMTABLES 20
-#define URGENT_RESERVE_MEMTABLES 8
 /* What opening and closing write; with less, one is refused and the other does without. */
 #define FLUSH_RESERVE_MEMTABLES 4
 /* Less than this in the memtables is replayed from the log faster than it is worth flushing. */
@@ -81,14 +74,6 @@ static const char *const cf_names[CF_COUNT] = {
 #define TABLE_BYTES_PER_SYNC (1 * MIB)
 #define BACKGROUND_JOBS 2
 #define CHECKSUM_XXH3 4 /* RocksDB's CRC is computed in software in Debian's build */
-
-struct batch {
-	rocksdb_writebatch_t *wb;
-	struct store *store;
-	struct batch_rows rows;
-	void (*release)(void *guard);
-	void *guard;
-};
 
 /*
  * The C API tells errors as text only. It ends with strerror()'s, or begins with the kind.
@@ -131,7 +116,7 @@ int store_take_error(char *text)
 	return -code;
 }
 
-static int take_write_error(struct store *st, char *text)
+int store_take_write_error(struct store *st, char *text)
 {
 	int r = store_take_error(text);
 
@@ -483,79 +468,6 @@ int store_get(struct store *st, enum store_cf cf, const void *key, size_t klen, 
 					: get_from_db(st, cf, key, klen, ret);
 }
 
-int batch_new(struct store *st, struct batch **ret)
-{
-	struct batch *b = calloc(1, sizeof *b);
-
-	if (!b)
-		return -ENOMEM;
-	b->wb = rocksdb_writebatch_create();
-	b->store = st;
-	*ret = b;
-	return 0;
-}
-
-void batch_set_guard(struct batch *b, void (*release)(void *guard), void *guard)
-{
-	assert(!b->guard);
-	b->release = release;
-	b->guard = guard;
-}
-
-void *batch_guard(const struct batch *b)
-{
-	return b->guard;
-}
-
-static void release_guard(struct batch *b)
-{
-	if (b->guard)
-		b->release(steal(b->guard));
-}
-
-void batch_free(struct batch *b)
-{
-	if (!b)
-		return;
-	release_guard(b);
-	rocksdb_writebatch_destroy(b->wb);
-	batch_rows_done(&b->rows);
-	free(b);
-}
-
-void batch_put(struct batch *b, enum store_cf cf, const void *key, size_t klen, const void *value,
-	size_t vlen)
-{
-	rocksdb_writebatch_put_cf(b->wb, b->store->cf[cf], key, klen, value, vlen);
-	batch_rows_add(&b->rows, cf, key, klen, value, vlen);
-}
-
-void batch_del(struct batch *b, enum store_cf cf, const void *key, size_t klen)
-{
-	rocksdb_writebatch_delete_cf(b->wb, b->store->cf[cf], key, klen);
-	batch_rows_add(&b->rows, cf, key, klen, NULL, 0);
-}
-
-void batch_mark(struct batch *b)
-{
-	rocksdb_writebatch_set_save_point(b->wb);
-	batch_rows_mark(&b->rows);
-}
-
-void batch_rewind(struct batch *b)
-{
-	char *text = NULL;
-
-	rocksdb_writebatch_rollback_to_save_point(b->wb, &text);
-	batch_rows_rewind(&b->rows);
-	(void)store_take_error(text); /* there is no mark: nothing to take back */
-}
-
-size_t batch_count(const struct batch *b)
-{
-	return (size_t)rocksdb_writebatch_count(b->wb);
-}
-
 int store_broken(struct store *st)
 {
 	return atomic_load(&st->broken);
@@ -588,56 +500,6 @@ void store_set_watch(struct store *st, const struct room_watch *watch)
 	room_set_watch(&st->room, watch);
 }
 
-/*
- * Asks for each batch: now and then would do for what we write, but compaction and other
- * programs can fill the disk between two of ours.
- */
-static int check_commit(struct store *st, struct batch *b, uint64_t reserve)
-{
-	size_t n;
-	int r = atomic_load(&st->broken);
-
-	if (r < 0)
-		return r;
-	rocksdb_writebatch_data(b->wb, &n);
-	return room_check(&st->room, n, reserve * st->memtable_bytes);
-}
-
-static int commit(struct store *st, struct batch *b, uint64_t reserve)
-{
-	char *text = NULL;
-	int r;
-
-	assert(b->store == st);
-	if (batch_count(b) == 0) {
-		release_guard(b);
-		return 0;
-	}
-	r = fault_point("store_commit");
-	if (r == 0)
-		r = check_commit(st, b, reserve);
-	if (r < 0)
-		return r;
-	rocksdb_write(st->db, st->write_options, b->wb, &text);
-	batch_rows_tell(&b->rows, st->rows, text == NULL);
-	if (text)
-		return take_write_error(st, text);
-	fault_instant("store_committed");
-	rocksdb_writebatch_clear(b->wb);
-	release_guard(b);
-	return 0;
-}
-
-int store_commit(struct store *st, struct batch *b)
-{
-	return commit(st, b, ROW_RESERVE_MEMTABLES);
-}
-
-int store_commit_urgent(struct store *st, struct batch *b)
-{
-	return commit(st, b, URGENT_RESERVE_MEMTABLES);
-}
-
 static int sync_log(void *ctx)
 {
 	struct store *st = ctx;
@@ -649,100 +511,12 @@ static int sync_log(void *ctx)
 	if (r < 0)
 		return r;
 	rocksdb_flush_wal(st->db, 1, &text);
-	return take_write_error(st, text);
+	return store_take_write_error(st, text);
 }
 
 int store_sync(struct store *st)
 {
 	return group_sync_run(&st->syncs, sync_log, st);
-}
-
-/* The first key behind all that begin with p[0..n); 0 when there is none (all bytes 0xff). */
-static size_t key_after_prefix(const uint8_t *p, size_t n, uint8_t *ret)
-{
-	while (n && p[n - 1] == 0xff)
-		n--;
-	if (n == 0)
-		return 0;
-	memcpy(ret, p, n);
-	ret[n - 1]++;
-	return n;
-}
-
-int store_iter_new(struct store *st, enum store_cf cf, const void *prefix, size_t plen,
-	struct store_iter **ret)
-{
-	struct store_iter *it = malloc(sizeof *it + 2 * plen);
-	size_t after_len;
-
-	if (!it)
-		return -ENOMEM;
-	it->plen = plen;
-	if (plen)
-		memcpy(it->bounds, prefix, plen);
-	it->options = rocksdb_readoptions_create();
-	after_len = key_after_prefix(it->bounds, plen, it->bounds + plen);
-	if (after_len)
-		rocksdb_readoptions_set_iterate_upper_bound(
-			it->options, (const char *)it->bounds + plen, after_len);
-	/* A long readdir must not be the one that deletes compacted files. */
-	rocksdb_readoptions_set_background_purge_on_iterator_cleanup(it->options, 1);
-	it->it = rocksdb_create_iterator_cf(st->db, it->options, st->cf[cf]);
-	it->placed = false;
-	*ret = it;
-	return 0;
-}
-
-void store_iter_free(struct store_iter *it)
-{
-	if (!it)
-		return;
-	rocksdb_iter_destroy(it->it);
-	rocksdb_readoptions_destroy(it->options);
-	free(it);
-}
-
-void store_iter_seek(struct store_iter *it, const void *key, size_t klen)
-{
-	it->placed = true;
-	if (klen)
-		rocksdb_iter_seek(it->it, key, klen);
-	else
-		rocksdb_iter_seek_to_first(it->it);
-}
-
-int store_iter_valid(struct store_iter *it)
-{
-	char *text = NULL;
-
-	/* Not before: the caller may know a place that has fewer deleted entries before it. */
-	if (!it->placed)
-		store_iter_seek(it, it->bounds, it->plen);
-	if (rocksdb_iter_valid(it->it))
-		return 1;
-	rocksdb_iter_get_error(it->it, &text);
-	return store_take_error(text);
-}
-
-void store_iter_next(struct store_iter *it)
-{
-	rocksdb_iter_next(it->it);
-}
-
-struct slice store_iter_key(struct store_iter *it)
-{
-	struct slice s;
-
-	s.p = (const uint8_t *)rocksdb_iter_key(it->it, &s.n);
-	return s;
-}
-
-struct slice store_iter_value(struct store_iter *it)
-{
-	struct slice s;
-
-	s.p = (const uint8_t *)rocksdb_iter_value(it->it, &s.n);
-	return s;
 }
 
 uint64_t store_estimate(struct store *st, enum store_cf cf)

@@ -9,6 +9,15 @@
 #include <rocksdb/c.h>
 #include <stdatomic.h>
 
+/* Space on the disk, in memtables. */
+/* Kept free for the log, flushes and one compaction; data leaves more, so that a delete has room.
+ */
+#define ROW_RESERVE_MEMTABLES 16
+#define DATA_RESERVE_MEMTABLES 24
+/* What makes room may go further: moved bytes, and the rows of what goes. */
+#define MOVE_RESERVE_MEMTABLES 20
+#define URGENT_RESERVE_MEMTABLES 8
+
 struct store {
 	rocksdb_t *db;
 	rocksdb_column_family_handle_t *cf[CF_COUNT];
@@ -40,6 +49,8 @@ struct store_iter {
 /* store.c: 0 when text is NULL; frees it. */
 int store_take_error(char *text);
 int store_error_code(const char *text);
+/* As store_take_error(), of a write: after most the log must not be touched any more. */
+int store_take_write_error(struct store *st, char *text);
 rocksdb_options_t *store_new_options(rocksdb_cache_t *cache, uint64_t memtable_bytes);
 rocksdb_cache_t *store_new_block_cache(void);
 

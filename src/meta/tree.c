@@ -179,7 +179,7 @@ void tree_set_sink(struct tree *t, struct change_sink sink)
 
 void tree_view(struct tree *t, struct view *v)
 {
-	view_init(v, t->store, t->acked);
+	view_init(v, t->store, t->acked, &t->xattr_sums);
 }
 
 static int64_t now_ns(void)
@@ -204,7 +204,7 @@ static int commit_one(
 	return 0;
 }
 
-static int init_check(const struct node_init *init)
+int node_init_check(const struct node_init *init)
 {
 	switch (init->mode & S_IFMT) {
 	case S_IFLNK:
@@ -223,7 +223,7 @@ static int init_check(const struct node_init *init)
 	}
 }
 
-static void create_change(
+void create_change(
 	uint64_t parent, struct slice name, const struct node_init *init, struct change *ret)
 {
 	int64_t now = now_ns();
@@ -276,7 +276,7 @@ int tree_create(struct tree *t, uint64_t parent, struct slice name, const struct
 	int r = name_check(name);
 
 	if (r == 0)
-		r = init_check(init);
+		r = node_init_check(init);
 	if (r < 0)
 		return r;
 	create_change(parent, name, init, &c);

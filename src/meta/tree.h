@@ -129,6 +129,10 @@ static inline void renamed_done(struct renamed *r)
 /* flags as renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE. Errors as rename(2). */
 int tree_rename(struct tree *t, uint64_t parent, struct slice name, uint64_t new_parent,
 	struct slice new_name, unsigned flags, struct renamed *ret) must_check;
+/* And in the same instant a new node takes the old name. Without RENAME_EXCHANGE. */
+int tree_rename_leaving(struct tree *t, uint64_t parent, struct slice name, uint64_t new_parent,
+	struct slice new_name, unsigned flags, const struct node_init *leaves,
+	struct renamed *ret) must_check;
 /* -EPERM for a directory, -EEXIST, -EMLINK. */
 int tree_link(struct tree *t, uint64_t node, uint64_t new_parent, struct slice new_name,
 	struct node *ret) must_check;

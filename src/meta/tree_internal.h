@@ -68,6 +68,7 @@ struct tree {
 	struct inflight inflight;
 	struct sent *sent; /* oldest first */
 	size_t n_sent;
+	struct xattr_sums xattr_sums;
 	uint64_t sent_entries; /* of `entries` */
 
 	pthread_mutex_t soft_lock;
@@ -135,6 +136,12 @@ int outbox_load(struct tree *t, struct err *err) must_check;
 /* Walks the entries up to `last`. */
 int outbox_each(struct tree *t, uint64_t last, int (*visit)(void *ctx, struct outbox_entry *e),
 	void *ctx) must_check;
+
+/* tree.c */
+int node_init_check(const struct node_init *init) must_check;
+/* Everything but the node's id. Slices as in init. */
+void create_change(
+	uint64_t parent, struct slice name, const struct node_init *init, struct change *ret);
 
 /* names.c */
 int name_check(struct slice name) must_check;

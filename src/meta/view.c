@@ -23,9 +23,9 @@ struct view_group {
 	uint8_t key[9];
 };
 
-void view_init(struct view *v, struct store *st, uint64_t acked)
+void view_init(struct view *v, struct store *st, uint64_t acked, struct xattr_sums *sums)
 {
-	*v = (struct view){ .store = st, .acked = acked };
+	*v = (struct view){ .store = st, .acked = acked, .sums = sums };
 }
 
 void view_done(struct view *v)
@@ -269,10 +269,20 @@ static bool has_base(enum store_cf cf)
 	return cf == CF_NODE || cf == CF_LINK || cf == CF_XATTR;
 }
 
-static void emit_row(const struct view_row *row, struct batch *b)
+static void forget_sum(struct view *v, const struct view_row *row)
+{
+	uint64_t node;
+	struct slice name;
+
+	if (view_row_cf(row) == CF_XATTR && key_child_parse(view_row_key(row), &node, &name) == 0)
+		xattr_sums_forget(v->sums, node);
+}
+
+static void emit_row(struct view *v, const struct view_row *row, struct batch *b)
 {
 	struct slice key = view_row_key(row);
 
+	forget_sum(v, row);
 	if (!row->now.p) {
 		if (row->old.p)
 			batch_del(b, view_row_cf(row), key.p, key.n);
@@ -321,7 +331,7 @@ int view_emit(struct view *v, struct batch *b)
 	int r = 0;
 
 	for (struct view_row *row = v->rows; row && r == 0; row = row->hh.next) {
-		emit_row(row, b);
+		emit_row(v, row, b);
 		r = emit_base(v, b, row);
 	}
 	return r;
@@ -334,7 +344,7 @@ int view_emit_rebased(struct view *v, struct batch *b)
 	for (struct view_row *row = v->rows; row && r == 0; row = row->hh.next) {
 		bool below = has_base(view_row_cf(row)) && row->entry;
 
-		emit_row(row, b);
+		emit_row(v, row, b);
 		if (below && (row->theirs.p || !row->now.p))
 			r = put_base(v, b, row, row->theirs);
 	}
@@ -344,5 +354,5 @@ int view_emit_rebased(struct view *v, struct batch *b)
 void view_emit_raw(struct view *v, struct batch *b)
 {
 	for (struct view_row *row = v->rows; row; row = row->hh.next)
-		emit_row(row, b);
+		emit_row(v, row, b);
 }

@@ -3,7 +3,7 @@
  * A view: rows of the store, and changes to them in memory, that end in one batch. Every
  * mutation of the tree goes through one, from a create to a rebase of the whole outbox.
  *
- *	view_init(&v, store, acked); view_node(&v, ...); op_apply(&v, ...);
+ *	view_init(&v, store, acked, sums); view_node(&v, ...); op_apply(&v, ...);
  *	view_emit(&v, batch); store_commit(store, batch); view_done(&v);
  *
  * It knows, beside the raw rows, what links derive: link counts, subdirectories, the names of a
@@ -18,6 +18,7 @@
 #define VARVE_VIEW_H
 
 #include "meta/rows.h"
+#include "meta/xattr_sums.h"
 
 #include <uthash.h>
 
@@ -39,6 +40,8 @@ struct view_block;
 
 struct view {
 	struct store *store;
+	struct xattr_sums *sums;
+	uint64_t keeps_xattrs; /* the node that has others when one is removed; 0: to be seen */
 	uint64_t acked;
 	struct view_row *rows;
 	struct view_group *groups;
@@ -46,7 +49,7 @@ struct view {
 	struct buf scratch;
 };
 
-void view_init(struct view *v, struct store *st, uint64_t acked);
+void view_init(struct view *v, struct store *st, uint64_t acked, struct xattr_sums *sums);
 void view_done(struct view *v);
 #define _cleanup_view_ _cleanup_(view_done)
 

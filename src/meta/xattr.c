@@ -75,33 +75,43 @@ static int add_bytes(void *ctx, struct slice key, struct slice value)
 	return 0;
 }
 
-/* What the node carries altogether once the value is in. */
-static int bytes_fit(struct view *v, const struct change *c, bool had, struct slice old)
+/* What the node carries altogether. */
+static int bytes_carried(struct view *v, uint64_t node, bool has, uint64_t *ret)
 {
 	uint64_t total = 0;
-	int r = view_each(v, CF_XATTR, c->node, add_bytes, &total);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	if (had)
-		total -= c->xattr.name.n + old.n;
-	return total + c->xattr.name.n + c->xattr.value.n > XATTR_NODE_BYTES_MAX ? -ENOSPC : 0;
+	if (has && !xattr_sums_get(v->sums, node, &total))
+		r = view_each(v, CF_XATTR, node, add_bytes, &total);
+	if (r == 0)
+		*ret = total;
+	return r;
 }
 
-static int set_check(struct view *v, const struct change *c, bool has, int flags)
+/* Whether the change can be made, and what the node carries afterwards. */
+static int set_check(
+	struct view *v, const struct change *c, bool has, int flags, uint64_t *ret_bytes)
 {
+	uint64_t total = 0, had;
 	struct slice old = { 0 };
 	int r = has ? view_xattr(v, c->node, c->xattr.name, &old) : 0;
 
 	if (r < 0)
 		return r;
-	if (c->kind == CHANGE_REMOVEXATTR)
-		return r ? 0 : -ENODATA;
 	if (r && (flags & XATTR_CREATE))
 		return -EEXIST;
-	if (!r && (flags & XATTR_REPLACE))
+	if (!r && (flags & XATTR_REPLACE || c->kind == CHANGE_REMOVEXATTR))
 		return -ENODATA;
-	return bytes_fit(v, c, r, old);
+	had = r ? c->xattr.name.n + old.n : 0;
+	r = bytes_carried(v, c->node, has, &total);
+	if (r < 0)
+		return r;
+	total -= had;
+	if (c->kind == CHANGE_SETXATTR)
+		total += c->xattr.name.n + c->xattr.value.n;
+	*ret_bytes = total;
+	v->keeps_xattrs = total ? c->node : 0;
+	return c->kind == CHANGE_SETXATTR && total > XATTR_NODE_BYTES_MAX ? -ENOSPC : 0;
 }
 
 static int change_locked(struct tree *t, const struct change *c, int flags)
@@ -109,14 +119,19 @@ static int change_locked(struct tree *t, const struct change *c, int flags)
 	_cleanup_view_ struct view v;
 	struct outbox_entry e = { .change = *c };
 	struct node_rec rec;
+	uint64_t bytes;
 	int r;
 
 	tree_view(t, &v);
 	r = view_node(&v, c->node, &rec);
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
-	r = set_check(&v, c, rec.tag & NODE_HAS_XATTRS, flags);
-	return r < 0 ? r : outbox_commit(t, &v, &e, 1);
+	r = set_check(&v, c, rec.tag & NODE_HAS_XATTRS, flags, &bytes);
+	if (r == 0)
+		r = outbox_commit(t, &v, &e, 1);
+	if (r == 0)
+		xattr_sums_set(&t->xattr_sums, c->node, bytes);
+	return r;
 }
 
 /* What is narrower comes first, in case that a commit ends between the two. */
@@ -126,6 +141,7 @@ static int edit_locked(
 	_cleanup_view_ struct view v;
 	struct outbox_entry e[2] = { 0 };
 	struct node_rec rec;
+	uint64_t bytes;
 	size_t n = 0;
 	int r;
 
@@ -134,7 +150,7 @@ static int edit_locked(
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
 	attr->attr.mode = (attr->attr.mode & ~(uint32_t)S_IFMT) | (rec.attr.mode & S_IFMT);
-	r = set_check(&v, x, rec.tag & NODE_HAS_XATTRS, 0);
+	r = set_check(&v, x, rec.tag & NODE_HAS_XATTRS, 0, &bytes);
 	if (r < 0 && r != -ENODATA)
 		return r;
 	if (x->kind == CHANGE_SETXATTR)

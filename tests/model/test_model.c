@@ -225,17 +225,21 @@ static void random_rename(struct device *d, struct listing *l)
 	const char *name = ANY_NAME;
 	struct node was = { 0 };
 	_cleanup_renamed_ struct renamed v = { 0 };
+	struct node_init whiteout = { .mode = S_IFCHR };
+	bool leaves = flags != RENAME_EXCHANGE && !rnd(8);
 
 	if (!e)
 		return;
 	target = find(d, dir, name);
 	if (target)
 		ck_assert_int_eq(tree_get(d->t, target, &was), 1);
-	if (tree_rename(d->t, e->parent, text(e->name), dir, text(name), flags, &v) < 0)
+	if (tree_rename_leaving(d->t, e->parent, text(e->name), dir, text(name), flags,
+		    leaves ? &whiteout : NULL, &v) < 0)
 		return;
-	trace("%s: rename %llx/%s (%llx) -> %llx/%s (%llx) %u\n", d->name,
+	trace("%s: rename %llx/%s (%llx) -> %llx/%s (%llx) %u%s\n", d->name,
 		(unsigned long long)e->parent, e->name, (unsigned long long)e->node,
-		(unsigned long long)dir, name, (unsigned long long)target, flags);
+		(unsigned long long)dir, name, (unsigned long long)target, flags,
+		leaves ? ", leaving a whiteout" : "");
 	if (v.victim.any && flags != RENAME_EXCHANGE) {
 		for (size_t i = 0; i < n_contents; i++) {
 			if (digest_eq(&contents[i].id, &was.attr.content))

@@ -1157,6 +1157,40 @@ def rename_exchange():
 
 
 @test
+@root_only
+def rename_whiteout():
+    put("a", b"1")
+    put("b", b"2")
+    os.mkdir("d")
+    fails(errno.EINVAL, renameat2, "a", "b", RENAME_WHITEOUT | RENAME_EXCHANGE)
+    fails(errno.EEXIST, renameat2, "a", "b", RENAME_WHITEOUT | RENAME_NOREPLACE)
+    fails(errno.ENOENT, renameat2, "none", "b", RENAME_WHITEOUT)
+    eq((get("a"), get("b")), (b"1", b"2"))
+    renameat2("a", "d/a", RENAME_WHITEOUT | RENAME_NOREPLACE)
+    eq(get("d/a"), b"1")
+    st = os.lstat("a")
+    eq((st.st_mode, st.st_rdev, st.st_nlink, st.st_size), (stat.S_IFCHR, 0, 1, 0))
+    eq((st.st_uid, st.st_gid), (0, 0))
+    eq(sorted(e.name for e in os.scandir(".") if not e.is_file() and not e.is_dir()), ["a"],
+       "its type is listed")
+    fails((errno.ENXIO, errno.EACCES), os.open, "a", os.O_RDONLY)
+    renameat2("b", "a", RENAME_WHITEOUT)
+    eq(get("a"), b"2", "over a whiteout")
+    eq(stat.S_ISCHR(os.lstat("b").st_mode), True)
+    renameat2("d", "e", RENAME_WHITEOUT)
+    eq(stat.S_ISCHR(os.lstat("d").st_mode), True)
+    eq(get("e/a"), b"1")
+    os.unlink("d")
+    eq(sorted(os.listdir(".")), ["a", "b", "e"])
+    os.mkdir("sgid")
+    os.chown("sgid", -1, 4711)
+    os.chmod("sgid", 0o2755)
+    put("sgid/x")
+    renameat2("sgid/x", "sgid/y", RENAME_WHITEOUT)
+    eq(os.lstat("sgid/x").st_gid, 4711, "the group that the directory hands down")
+
+
+@test
 def rename_same_node():
     put("a", b"1")
     os.link("a", "b")

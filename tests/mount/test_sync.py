@@ -6,7 +6,9 @@ import errno
 import mmap
 import os
 import random
+import socket
 import stat
+import threading
 
 from harness import Lab, check, equal, main, same_trees, snapshot, until
 
@@ -102,6 +104,28 @@ def test_exchange_travels():
         equal((b.read("x"), b.read("y")), (b"yyyy", b"xxx"), "after")
         r = libc.renameat2(at, b.path("x").encode(), at, b.path("y").encode(), 1)
         equal((r, ctypes.get_errno()), (-1, errno.EEXIST), "RENAME_NOREPLACE")
+
+
+def test_whiteout_travels():
+    """Both halves of the rename, and over a name that the other device has in its caches."""
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Lab() as lab:
+        _, a, b = lab.pair()
+        a.write("x", b"xxx")
+        os.mkdir(a.path("d"))
+        settle(a, b)
+        equal(b.read("x"), b"xxx", "before")
+        r = libc.renameat2(-100, a.path("x").encode(), -100, a.path("d/y").encode(), 4)
+        equal((r, r and ctypes.get_errno()), (0, 0), "RENAME_WHITEOUT")
+        a.kill()
+        a.mount()
+        settle(a, b)
+        for d in (a, b):
+            equal(d.read("d/y"), b"xxx", d.name)
+            st = os.lstat(d.path("x"))
+            equal((st.st_mode, st.st_rdev, st.st_uid), (stat.S_IFCHR, 0, os.geteuid()), d.name)
+        same_trees(a.dir, b.dir, inodes=True)
 
 
 def test_cached_files_are_invalidated():
@@ -293,17 +317,64 @@ def test_write_wins_over_delete():
         equal(a.read("g"), b"written by b", "back")
 
 
+class Line:
+    """Between a device and the server; while it is held, nothing gets through, either way."""
+
+    def __init__(self, server):
+        self.server, self.password, self.tls = server, server.password, server.tls
+        self.open = threading.Event()
+        self.open.set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near = self.listener.accept()[0]
+                far = socket.create_connection(("127.0.0.1", self.server.port))
+            except OSError:
+                return
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
+
+    def carry(self, source, sink):
+        try:
+            while data := source.recv(1 << 16):
+                self.open.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            source.close()
+            sink.close()
+
+    def __enter__(self):
+        self.open.clear()
+
+    def __exit__(self, *_):
+        self.open.set()
+
+
 def test_conflict_with_an_open_dirty_file():
-    """Bytes that are only staged when the remote change comes are not lost either."""
+    """
+    Bytes that are only staged when the remote change comes are not lost either. Starting a program
+    closes what the program does not get, and a close seals: none is started while it is open.
+    """
     with Lab() as lab:
-        s, a, b = lab.pair()
+        s = lab.server()
+        line = Line(s)
+        a, b = lab.device("a", s).mount(), lab.device("b", line).mount()
         a.write("f", b"base")
         settle(a, b)
-        with open(b.path("f"), "r+b") as f:
-            f.write(b"b is still writing")
-            f.flush()
+        equal(b.read("f"), b"base", "before")
+        with line:
             a.write("f", b"a was first")
             a.wait()
+            f = open(b.path("f"), "r+b")
+            f.write(b"b is still writing")
+            f.flush()
+            equal(b.read("f"), b"b is still writing", "nothing got through")
+        with f:
             until(lambda: b.read("f") == b"a was first", 20, "theirs under the name")
             f.write(b", and done")
         settle(a, b)

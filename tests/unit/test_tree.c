@@ -336,6 +336,51 @@ START_TEST(rename_files)
 }
 END_TEST
 
+static int rename_whiteout(
+	uint64_t p, const char *a, uint64_t q, const char *b, unsigned flags, uint64_t *ret)
+{
+	struct node_init init = { .mode = S_IFCHR, .uid = 5, .gid = 6 };
+	_cleanup_renamed_ struct renamed renamed = { 0 };
+	int r = tree_rename_leaving(d.t, p, text(a), q, text(b), flags, &init, &renamed);
+
+	if (r == 0)
+		*ret = renamed.node.id;
+	return r;
+}
+
+START_TEST(rename_leaves_a_whiteout)
+{
+	uint64_t dir = make(&d, NODE_ROOT, "dir", DIR_MODE), moved = 0;
+	uint64_t a = make_file(&d, NODE_ROOT, "a", "A"), b = make_file(&d, NODE_ROOT, "b", "B");
+	struct node n;
+
+	ck_assert_int_eq(
+		rename_whiteout(NODE_ROOT, "a", NODE_ROOT, "b", RENAME_NOREPLACE, &moved), -EEXIST);
+	ck_assert_int_eq(
+		rename_whiteout(NODE_ROOT, "a", NODE_ROOT, "b", RENAME_EXCHANGE, &moved), -EINVAL);
+	ck_assert_int_eq(rename_whiteout(NODE_ROOT, "x", NODE_ROOT, "b", 0, &moved), -ENOENT);
+	ck_assert_int_eq(rename_whiteout(NODE_ROOT, "a", dir, "a", RENAME_NOREPLACE, &moved), 0);
+	ck_assert_uint_eq(moved, a);
+	ck_assert_uint_eq(find(&d, dir, "a"), a);
+	device_reopen(&d);
+	n = get(find(&d, NODE_ROOT, "a"));
+	ck_assert_uint_eq(n.attr.mode, S_IFCHR);
+	ck_assert_uint_eq(n.attr.rdev, 0);
+	ck_assert_uint_eq(n.attr.uid, 5);
+	ck_assert_uint_eq(n.attr.gid, 6);
+	ck_assert_uint_eq(n.nlink, 1);
+	/* Over another one, and onto itself, where nothing is done. */
+	ck_assert_int_eq(rename_whiteout(NODE_ROOT, "b", NODE_ROOT, "a", 0, &moved), 0);
+	ck_assert_uint_eq(find(&d, NODE_ROOT, "a"), b);
+	ck_assert_uint_ne(find(&d, NODE_ROOT, "b"), n.id);
+	ck_assert_int_eq(rename_whiteout(NODE_ROOT, "a", NODE_ROOT, "a", 0, &moved), 0);
+	ck_assert_uint_eq(find(&d, NODE_ROOT, "a"), b);
+	ck_assert_int_eq(rename_whiteout(NODE_ROOT, "dir", NODE_ROOT, "moved", 0, &moved), 0);
+	ck_assert_uint_eq(find(&d, NODE_ROOT, "moved"), dir);
+	ck_assert_uint_eq(get(NODE_ROOT).nlink, 3);
+}
+END_TEST
+
 START_TEST(rename_over_one_of_two_names)
 {
 	uint64_t a = make_file(&d, NODE_ROOT, "a", "A"), b = make_file(&d, NODE_ROOT, "b", "B");
@@ -389,43 +434,6 @@ START_TEST(rename_exchange)
 	ck_assert_uint_eq(find(&d, NODE_ROOT, "e"), f);
 	ck_assert_uint_eq(get(NODE_ROOT).nlink, 3);
 	ck_assert_uint_eq(get(b).nlink, 3);
-}
-END_TEST
-
-START_TEST(xattrs)
-{
-	uint64_t f = make(&d, NODE_ROOT, "f", REG);
-	_cleanup_buf_ struct buf b = { 0 }, big = { 0 };
-
-	ck_assert_int_eq(tree_getxattr(d.t, f, text("user.a"), &b), -ENODATA);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.a"), text("1"), XATTR_REPLACE), -ENODATA);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.a"), text("1"), XATTR_CREATE), 0);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.a"), text("2"), XATTR_CREATE), -EEXIST);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.b"), text(""), 0), 0);
-	ck_assert_int_eq(tree_getxattr(d.t, f, text("user.a"), &b), 0);
-	ck_assert_str_eq(buf_str(&b), "1");
-	buf_clear(&b);
-	ck_assert_int_eq(tree_listxattr(d.t, f, &b), 0);
-	ck_assert_uint_eq(b.len, 14);
-	ck_assert(get(f).has_xattrs);
-	ck_assert_int_eq(buf_reserve(&big, XATTR_VALUE_BYTES_MAX + 1), 0);
-	memset(big.data, 'x', XATTR_VALUE_BYTES_MAX + 1);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.c"),
-				 (struct slice){ big.data, XATTR_VALUE_BYTES_MAX + 1 }, 0),
-		-E2BIG);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.c"),
-				 (struct slice){ big.data, XATTR_VALUE_BYTES_MAX }, 0),
-		0);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.d"),
-				 (struct slice){ big.data, XATTR_VALUE_BYTES_MAX }, 0),
-		-ENOSPC);
-	ck_assert_int_eq(tree_removexattr(d.t, f, text("user.c")), 0);
-	ck_assert_int_eq(tree_removexattr(d.t, f, text("user.b")), 0);
-	ck_assert_int_eq(tree_removexattr(d.t, f, text("user.b")), -ENODATA);
-	ck_assert_int_eq(tree_removexattr(d.t, f, text("user.a")), 0);
-	ck_assert(!get(f).has_xattrs);
-	ck_assert_int_eq(tree_setxattr(d.t, f, text("user.z"), text("1"), 0), 0);
-	ck_assert_int_eq(remove_file(&d, NODE_ROOT, "f"), 0);
 }
 END_TEST
 
@@ -645,10 +653,10 @@ int main(void)
 	tcase_add_test(tc, explicit_times_of_directories_win);
 	tcase_add_test(tc, hard_links);
 	tcase_add_test(tc, rename_files);
+	tcase_add_test(tc, rename_leaves_a_whiteout);
 	tcase_add_test(tc, rename_over_one_of_two_names);
 	tcase_add_test(tc, rename_directories);
 	tcase_add_test(tc, rename_exchange);
-	tcase_add_test(tc, xattrs);
 	tcase_add_test(tc, readdir_walks_and_seeks);
 	tcase_add_test(tc, readdir_goes_on_from_a_place);
 	tcase_add_test(tc, contents);
