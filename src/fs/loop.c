@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 /* Threads that answer; reads that wait for the network have others (waits.h). */
@@ -36,6 +37,9 @@
 #define STANDBY_NS NS_PER_MS
 /* So many requests in a row that were there before anybody looked: more than one thread's work. */
 #define QUEUED_MAX 3
+/* So many requests in a row that wait for a disk gather a crowd, and so many that do not end it. */
+#define GATHER_AFTER 8
+#define CALM_MAX 64
 
 /*
  * `turn`: a number that changes whenever the reader takes a request, finishes it, or hands the
@@ -60,6 +64,11 @@ struct loop {
 	bool standby; /* one of those who wait is it */
 	bool stopping;
 	int error;
+	int leave_fd; /* readable while there is no crowd */
+	_Atomic bool crowd; /* changed under lock */
+	_Atomic unsigned watching; /* of the crowd: threads that are there for the next request */
+	_Atomic unsigned waited; /* requests in a row that did */
+	_Atomic unsigned calm; /* and in the crowd, that did not */
 	unsigned threads;
 	unsigned n_ended;
 	pthread_t ended_threads[THREADS_MAX]; /* to be joined */
@@ -73,6 +82,7 @@ struct reading {
 	unsigned waits;
 	int64_t gap_ns[2]; /* until the next request came, on average: asleep, awake */
 	bool awaited; /* somebody waited for the last answer */
+	int crowd_fd; /* epoll, -1 until this thread was in a crowd */
 };
 
 int loop_new(struct fuse_session *se, struct loop **ret)
@@ -92,7 +102,8 @@ int loop_new(struct fuse_session *se, struct loop **ret)
 	pthread_cond_init(&l->ended, &attr);
 	pthread_condattr_destroy(&attr);
 	l->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (l->stop_fd < 0) {
+	l->leave_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->stop_fd < 0 || l->leave_fd < 0) {
 		int r = -errno;
 
 		loop_free(l);
@@ -108,6 +119,8 @@ void loop_free(struct loop *l)
 		return;
 	if (l->stop_fd >= 0)
 		close(l->stop_fd);
+	if (l->leave_fd >= 0)
+		close(l->leave_fd);
 	pthread_cond_destroy(&l->ended);
 	pthread_cond_destroy(&l->tick);
 	pthread_cond_destroy(&l->wanted);
@@ -185,7 +198,7 @@ static void sleep_soundly_locked(struct loop *l, uint64_t seen)
 {
 	atomic_store(&l->standby_asleep, true);
 	/* A request that was taken before the line above woke nobody. */
-	if (atomic_load(&l->turn) == seen && !l->reader_wanted && !l->stopping)
+	if (atomic_load(&l->turn) == seen && !l->reader_wanted && !l->stopping && !l->crowd)
 		pthread_cond_wait(&l->tick, &l->lock);
 	atomic_store(&l->standby_asleep, false);
 }
@@ -196,7 +209,7 @@ static bool standby_watch_locked(struct loop *l, uint64_t *ret_turn)
 	uint64_t seen = atomic_load(&l->turn);
 
 	wait_tick_locked(l);
-	if (atomic_load(&l->turn) != seen || l->reader_wanted || l->stopping)
+	if (atomic_load(&l->turn) != seen || l->reader_wanted || l->stopping || l->crowd)
 		return false;
 	if (!(seen & TURN_BUSY)) {
 		sleep_soundly_locked(l, seen);
@@ -211,17 +224,24 @@ static bool too_many_locked(const struct loop *l)
 	return l->standby && l->waiting > IDLE_MAX;
 }
 
-/* True: the calling thread is the reader from now on; false: it is to end. */
-static bool wait_for_turn_locked(struct loop *l, uint64_t *ret_turn)
+enum part { PART_END, PART_READER, PART_CROWD };
+
+/* What the calling thread is to do from now on. */
+static enum part wait_for_turn_locked(struct loop *l, uint64_t *ret_turn)
 {
 	bool standby = false;
-	bool reader = false;
+	enum part part = PART_END;
 
 	while (!l->stopping) {
+		if (l->crowd) {
+			atomic_fetch_add(&l->watching, 1);
+			part = PART_CROWD;
+			break;
+		}
 		if (l->reader_wanted) {
 			l->reader_wanted = false;
 			*ret_turn = atomic_fetch_add(&l->turn, TURN_STEP) + TURN_STEP;
-			reader = true;
+			part = PART_READER;
 			break;
 		}
 		if (!standby && too_many_locked(l))
@@ -232,7 +252,7 @@ static bool wait_for_turn_locked(struct loop *l, uint64_t *ret_turn)
 		}
 		standby = l->standby = true;
 		if (standby_watch_locked(l, ret_turn)) {
-			reader = true;
+			part = PART_READER;
 			break;
 		}
 	}
@@ -241,7 +261,63 @@ static bool wait_for_turn_locked(struct loop *l, uint64_t *ret_turn)
 		pthread_cond_signal(&l->wanted);
 	}
 	l->waiting--;
-	return reader;
+	return part;
+}
+
+/* ---- the crowd ---- */
+
+/* All who wait for their turn come. The caller was the reader, and is not any more. */
+static void gather(struct loop *l)
+{
+	eventfd_t n;
+
+	SCOPED_LOCK(&l->lock);
+	/* It fails when it is not readable already. */
+	(void)!eventfd_read(l->leave_fd, &n);
+	atomic_store(&l->calm, 0);
+	atomic_store(&l->crowd, true);
+	spare_add_locked(l);
+	pthread_cond_broadcast(&l->wanted);
+	pthread_cond_broadcast(&l->tick);
+}
+
+/* The first that waits for its turn afterwards is the reader. */
+static void disperse(struct loop *l)
+{
+	SCOPED_LOCK(&l->lock);
+	if (!l->crowd)
+		return;
+	atomic_store(&l->crowd, false);
+	atomic_store(&l->waited, 0);
+	l->reader_wanted = true;
+	(void)!eventfd_write(l->leave_fd, 1);
+	pthread_cond_signal(&l->wanted);
+}
+
+static void more_of_crowd(struct loop *l)
+{
+	SCOPED_LOCK(&l->lock);
+	spare_add_locked(l);
+}
+
+/* -1 when it cannot be had: who has none asks without waiting, and leaves. */
+static int crowd_fd_new(struct loop *l)
+{
+	struct epoll_event on[] = {
+		/* One thread wakes for each request. */
+		{ .events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = fuse_session_fd(l->se) },
+		{ .events = EPOLLIN, .data.fd = l->stop_fd },
+		{ .events = EPOLLIN, .data.fd = l->leave_fd },
+	};
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(on); i++) {
+		if (epoll_ctl(fd, EPOLL_CTL_ADD, on[i].data.fd, &on[i]) < 0) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	return fd;
 }
 
 static void wait_for_request(struct loop *l)
@@ -334,6 +410,8 @@ static bool is_awaited(const struct reading *rd)
 /* The loop whose reader the calling thread is, while it answers a request. */
 static _Thread_local struct loop *read_by_me;
 static _Thread_local uint64_t my_turn;
+/* The loop in whose crowd it is. */
+static _Thread_local struct loop *crowded_by_me;
 
 /* False when the standby has taken it. */
 static bool end_turn(struct loop *l)
@@ -344,12 +422,28 @@ static bool end_turn(struct loop *l)
 	return atomic_compare_exchange_strong(&l->turn, &busy, my_turn - TURN_BUSY + TURN_STEP);
 }
 
+bool loop_is_awaited(void)
+{
+	return read_by_me;
+}
+
+void loop_waited(void)
+{
+	if (crowded_by_me)
+		atomic_store(&crowded_by_me->calm, 0);
+}
+
 void loop_may_wait(void)
 {
 	struct loop *l = read_by_me;
 
-	if (l && end_turn(l))
+	loop_waited();
+	if (!l || !end_turn(l))
+		return;
+	if (atomic_fetch_add(&l->waited, 1) < GATHER_AFTER)
 		hand_over(l);
+	else
+		gather(l);
 }
 
 /* True when the thread is the reader afterwards, too. */
@@ -368,7 +462,10 @@ static bool answer(struct loop *l, struct reading *rd)
 		standby_wake(l);
 	fuse_session_process_buf(l->se, &rd->buf);
 	rd->turn += TURN_STEP;
-	return read_by_me && end_turn(l);
+	if (!read_by_me)
+		return false;
+	atomic_store_explicit(&l->waited, 0, memory_order_relaxed);
+	return end_turn(l);
 }
 
 static void end(struct loop *l, int error)
@@ -397,20 +494,64 @@ static void read_on(struct loop *l, struct reading *rd)
 	} while (answer(l, rd));
 }
 
+static void answer_in_crowd(struct loop *l, struct reading *rd)
+{
+	if (atomic_fetch_sub(&l->watching, 1) == 1)
+		more_of_crowd(l);
+	crowded_by_me = l;
+	if (atomic_fetch_add(&l->calm, 1) >= CALM_MAX)
+		disperse(l);
+	fuse_session_process_buf(l->se, &rd->buf);
+	crowded_by_me = NULL;
+	atomic_fetch_add(&l->watching, 1);
+}
+
+/* Reads and answers, as others do at the same time, for as long as there is a crowd. */
+static void read_in_crowd(struct loop *l, struct reading *rd)
+{
+	struct epoll_event e;
+
+	if (rd->crowd_fd < 0)
+		rd->crowd_fd = crowd_fd_new(l);
+	if (rd->crowd_fd < 0)
+		disperse(l);
+	while (atomic_load(&l->crowd) && !fuse_session_exited(l->se)) {
+		int r = fuse_session_receive_buf(l->se, &rd->buf);
+
+		if (r > 0)
+			answer_in_crowd(l, rd);
+		else if (r == -EAGAIN || r == -EINTR)
+			(void)!epoll_wait(rd->crowd_fd, &e, 1, -1);
+		else {
+			end(l, r);
+			break;
+		}
+	}
+	if (fuse_session_exited(l->se))
+		end(l, 0);
+	atomic_fetch_sub(&l->watching, 1);
+}
+
 static void *thread_main(void *arg)
 {
 	struct loop *l = arg;
-	struct reading rd = { 0 };
+	struct reading rd = { .crowd_fd = -1 };
+	enum part part;
 
 	pthread_setname_np(pthread_self(), "varve-fuse");
 	pthread_mutex_lock(&l->lock);
-	while (wait_for_turn_locked(l, &rd.turn)) {
+	while ((part = wait_for_turn_locked(l, &rd.turn)) != PART_END) {
 		pthread_mutex_unlock(&l->lock);
-		read_on(l, &rd);
+		if (part == PART_READER)
+			read_on(l, &rd);
+		else
+			read_in_crowd(l, &rd);
 		pthread_mutex_lock(&l->lock);
 		l->waiting++;
 	}
 	free(rd.buf.mem);
+	if (rd.crowd_fd >= 0)
+		close(rd.crowd_fd);
 	l->threads--;
 	l->ended_threads[l->n_ended++] = pthread_self();
 	pthread_cond_signal(&l->ended);

@@ -15,11 +15,17 @@
  *	   │ or requests queue up   │ and found the same request
  *	   ▼                        ▼
  *	the reading is handed on; this thread answers, then waits for its turn to read
+ *
+ * While one request after the other waits for a disk, nothing is handed on: a crowd of threads
+ * reads the device, each answers what it got, and one joins when all are at it. When a number of
+ * requests did not wait it disperses, and one is the reader.
  */
 #ifndef VARVE_LOOP_H
 #define VARVE_LOOP_H
 
 #include "cleanup.h"
+
+#include <stdbool.h>
 
 struct fuse_session;
 struct loop;
@@ -35,5 +41,9 @@ void loop_stop(struct loop *l);
  * reader, the reading is handed on now. Any thread.
  */
 void loop_may_wait(void);
+/* Whether other requests stay where they are until the calling thread has its answer. */
+bool loop_is_awaited(void);
+/* For who waited for a disk without having called loop_may_wait(). */
+void loop_waited(void);
 
 #endif

@@ -516,6 +516,53 @@ def test_copy_range_in_huge_files():
         same_blocks(a, b, "from", "to")
 
 
+READER = """
+import os, random, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+size = os.fstat(fd).st_size
+rng = random.Random(int(sys.argv[2]))
+while True:
+    at = rng.randrange(size // 4096) * 4096
+    os.posix_fadvise(fd, at, 4096, os.POSIX_FADV_DONTNEED)
+    if os.pread(fd, 8, at) != (at // 4096).to_bytes(8, "little"):
+        sys.exit(3)
+"""
+
+
+def test_many_wait_for_the_disk():
+    """Readers that wait, with names coming and going between them, and an end in the middle."""
+    with Lab() as lab:
+        _, a, _ = lab.pair()
+        pages = 16384
+        with open(a.path("big"), "wb") as f:
+            for n in range(pages):
+                f.write(n.to_bytes(8, "little") + bytes(PAGE - 8))
+        a.wait()
+        for turn in range(3):
+            if not turn:
+                a.umount()
+                a.mount()
+            readers = [subprocess.Popen([sys.executable, "-c", READER, a.path("big"), str(n)])
+                       for n in range(12)]
+            try:
+                for n in range(300):
+                    if n % 100 == 0:
+                        with open("/proc/sys/vm/drop_caches", "w") as f:
+                            f.write("1")
+                    a.write(f"n{n}", b"x")
+                    os.rename(a.path(f"n{n}"), a.path("n"))
+                    os.listdir(a.dir)
+                check(all(r.poll() is None for r in readers), "a reader saw other bytes")
+                if turn == 2:
+                    run("umount", "-l", a.dir)
+            finally:
+                for r in readers:
+                    r.kill()
+                    r.wait()
+        equal(a.process.wait(60), 0, "the daemon's end")
+        a.process = None
+
+
 def test_limit_of_file_size():
     with Lab() as lab:
         a = lab.device("a", lab.server()).mount()
