@@ -48,6 +48,22 @@ def test_second_daemon_refuses():
         equal(a.read("f"), b"the first goes on", "first daemon")
 
 
+def test_mount_does_not_ask_who_hangs():
+    """Where a daemon hangs, as one that was killed may, the next mount has to get past it."""
+    with Lab() as lab:
+        _, a, _ = lab.pair()
+        a.write("f", b"now the kernel has no attributes of the root")
+        a.process.send_signal(signal.SIGSTOP)
+        try:
+            r = a.varve("mount", a.dir, fail=False, timeout=30)
+        finally:
+            a.process.send_signal(signal.SIGCONT)
+        equal(r.returncode, 1, "exit status")
+        check("already mounted" in r.stderr, r.stderr)
+        a.write("f", b"the first goes on")
+        equal(a.read("f"), b"the first goes on", "first daemon")
+
+
 def test_open_file_survives_kill():
     """Bytes that write() took, of a file that nobody closed, small and large."""
     with Lab() as lab:
