@@ -28,7 +28,10 @@ static int check_format(struct store *st, struct err *err)
 	if (r < 0)
 		return err_sys(err, -r, "read the cache's format");
 	if (format != FORMAT_VERSION)
-		return err_set(err, ENOTSUP, "the cache has format %llu; this program knows %d",
+		return err_set(err, ENOTSUP,
+			"the cache has format %llu, this program knows %d; send what is unsent "
+			"with the program that made it; then varve doctor --repair fetches "
+			"the tree anew from the server, and sets aside what still is unsent",
 			(unsigned long long)format, FORMAT_VERSION);
 	return 0;
 }
