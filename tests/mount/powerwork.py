@@ -22,7 +22,6 @@ from harness import Failed, check
 
 BLOCK = 512
 PAGE = 4096
-IN_THE_LOG = 64 << 10  # STAGING_SMALL_MAX
 GROW_MAX = 12 << 20
 
 
@@ -168,8 +167,8 @@ class Blocks(Thing):
 
 
 class Growing(Thing):
-    """A file that is only appended to. Its values are lengths. What is too large for the log and
-    was not fsynced may end within an append, at a page, as on the file system below."""
+    """A file that is only appended to. Its values are lengths. What was not fsynced may end within
+    an append, at a page: the kernel may cut a write there into two requests."""
 
     def __init__(self, name):
         super().__init__(name, None)
@@ -200,7 +199,7 @@ class Growing(Thing):
         if got is None:
             return f"{self.name}: absent; must have {self.values[low]} to {self.values[high]}"
         same = next((i for i, (a, b) in enumerate(zip(got, self.data)) if a != b), len(got))
-        if (same == len(got) and len(got) > IN_THE_LOG and len(got) % PAGE == 0
+        if (same == len(got) and len(got) % PAGE == 0
                 and (self.values[low] or 0) <= len(got) <= (self.values[high] or 0)):
             return None
         return (f"{self.name}: {len(got)} bytes, {same} of them right; must be "
